@@ -1,0 +1,1 @@
+"""Reads the machine. Imports nothing of stages, vetting_agent or orchestrator."""
