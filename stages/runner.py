@@ -1,0 +1,155 @@
+"""Runs one stage so that it always ends in an Outcome: in time, killed when told, its crash caught.
+
+Around the stage the machine's fault counters are read; what they gained is charged to it (`stages.deltas`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+import traceback
+from dataclasses import asdict, replace
+from typing import Any
+
+from probes import counters
+from probes.tools import ToolError, ToolMissing, ToolUnkillable
+from stages import deltas
+from stages.options import BadParameter, parse_options
+from stages.outcome import Finding, Outcome, ReasonCode, error
+from stages.stage import Stage, StageContext
+
+CANCEL_WAIT_S = 1.9
+SNAPSHOT_LIMIT_S = 15.0
+LIMIT_FACTOR = 2.0
+LIMIT_EXTRA_S = 60.0
+
+
+class StageRun:
+    """One execution of a stage.
+
+    `interrupt` ends it early from outside, with the finding that says why; it may be called at any time.
+    """
+
+    def __init__(self, stage: Stage[Any], raw_parameters: object, context: StageContext) -> None:
+        self._stage = stage
+        self._raw = raw_parameters
+        self._context = context
+        self._interrupted: Finding | None = None
+        self._wake = asyncio.Event()
+
+    def interrupt(self, finding: Finding) -> None:
+        """Stop the stage; its outcome carries `finding`. The first reason given stands."""
+        if self._interrupted is None:
+            self._interrupted = finding
+            self._wake.set()
+
+    async def run(self) -> Outcome:
+        """Run to the end. Cancelling this coroutine kills the stage and yields no outcome."""
+        started = time.monotonic()
+        try:
+            outcome = await self._judged()
+        except BadParameter as problem:
+            outcome = Outcome(str(problem), (error(ReasonCode.BAD_PARAMETER, self._stage.name, str(problem)),))
+        outcome = replace(outcome, duration_s=round(time.monotonic() - started, 3))
+        self._write("outcome.json", {**asdict(outcome), "verdict": outcome.verdict.value})
+        return outcome
+
+    async def _judged(self) -> Outcome:
+        options = parse_options(self._stage.options, self._stage.name, self._raw)
+        self._context.plan.set(self._stage.planned_s(options))
+        before = await self._snapshot("counters-before.json")
+        outcome = await self._supervised(options)
+        if self._interrupted is None:
+            after = await self._snapshot("counters-after.json")
+            outcome = outcome.plus(*deltas.judge(before, after))
+        return outcome.plus(self._survivors())
+
+    async def _snapshot(self, file_name: str) -> counters.Counters:
+        snapshot = await counters.snapshot(self._context.host, limit_s=SNAPSHOT_LIMIT_S)
+        self._write(file_name, asdict(snapshot))
+        return snapshot
+
+    async def _supervised(self, options: Any) -> Outcome:
+        """The stage's own outcome, or one that says why there is none."""
+        task = asyncio.ensure_future(self._stage.run(self._context, options))
+        try:
+            ended_because = await self._watch(task)
+        except asyncio.CancelledError:
+            await _end(task)
+            raise
+        if ended_because is None:
+            return self._outcome_of(task)
+        findings = [ended_because]
+        if not await _end(task):
+            text = f"{self._stage.name} did not end within {CANCEL_WAIT_S} s of being cancelled"
+            findings.append(error(ReasonCode.UNKILLABLE, self._stage.name, text))
+        return Outcome(headline=ended_because.message, findings=tuple(findings))
+
+    async def _watch(self, task: asyncio.Future[Outcome]) -> Finding | None:
+        """Wait for the stage, an interruption or the time limit; the finding that ended it early, or None."""
+        started = time.monotonic()
+        while not task.done():
+            if self._interrupted is not None:
+                return self._interrupted
+            limit_s = LIMIT_FACTOR * self._context.plan.planned_s + LIMIT_EXTRA_S
+            left_s = started + limit_s - time.monotonic()
+            if left_s <= 0:
+                text = f"{self._stage.name} was stopped: it ran longer than its limit of {limit_s:.0f} s"
+                return error(ReasonCode.STAGE_TIMEOUT, self._stage.name, text)
+            wake = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait({task, wake}, timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
+            wake.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await wake
+        return self._interrupted
+
+    def _outcome_of(self, task: asyncio.Future[Outcome]) -> Outcome:
+        name = self._stage.name
+        if task.cancelled():
+            text = f"{name} cancelled itself; this is a fault of the agent"
+            return Outcome(text, (error(ReasonCode.STAGE_CRASHED, name, text),))
+        problem = task.exception()
+        if problem is None:
+            return task.result()
+        if isinstance(problem, ToolError):
+            return Outcome(str(problem), (tool_finding(problem, name),))
+        trace = "".join(traceback.format_exception(problem))
+        self._write("crash.txt", trace)
+        self._context.error(trace)
+        text = f"{name} crashed: {type(problem).__name__}: {problem}"
+        return Outcome(text, (error(ReasonCode.STAGE_CRASHED, name, text, trace[-2000:]),))
+
+    def _survivors(self) -> list[Finding]:
+        return [
+            error(ReasonCode.UNKILLABLE, tool, f"{tool} survived SIGKILL: a process of it hangs in the kernel")
+            for tool in self._context.host.tools.take_unkillable()
+        ]
+
+    def _write(self, file_name: str, content: object) -> None:
+        text = content if isinstance(content, str) else json.dumps(content, indent=1, default=str)
+        try:
+            self._context.evidence.mkdir(parents=True, exist_ok=True)
+            (self._context.evidence / file_name).write_text(text + "\n")
+        except OSError as problem:
+            self._context.warn(f"evidence file {file_name} could not be written: {problem}")
+
+
+async def _end(task: asyncio.Future[Outcome]) -> bool:
+    """Cancel the stage and wait; False when it would not end."""
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=CANCEL_WAIT_S)
+    if done and not task.cancelled():
+        task.exception()  # retrieved, so that asyncio does not complain: the reason for the end is known
+    return bool(done)
+
+
+def tool_finding(problem: ToolError, component: str) -> Finding:
+    """The finding for a tool that did not do its work: missing, unkillable or failed."""
+    evidence = problem.result.last_words() if problem.result else ""
+    if isinstance(problem, ToolMissing):
+        return error(ReasonCode.TOOL_MISSING, component, str(problem), evidence)
+    if isinstance(problem, ToolUnkillable):
+        return error(ReasonCode.UNKILLABLE, component, str(problem), evidence)
+    return error(ReasonCode.TOOL_FAILED, component, str(problem), evidence)

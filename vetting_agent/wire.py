@@ -1,0 +1,271 @@
+"""Every request and reply of docs/protocol.md as a frozen type. No input, no output.
+
+Unknown fields are ignored. Decoding raises `msgspec.ValidationError` or `msgspec.DecodeError` (both
+`msgspec.MsgspecError`), whose text names the field. Fields marked (v1+) in the protocol have defaults here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stages.outcome import Outcome, Verdict
+
+API_PREFIX = "/api/v1/runs"
+VERBS = ("hello", "claim", "heartbeat", "sensor", "log", "result", "hold")
+
+# Run states that are not a stage's own.
+FAILED_HOLDING = "FailedHolding"
+COMPLETED = "Completed"
+SPEC_VALIDATE = "SpecValidate"
+REPORTING = "Reporting"
+
+# Directives.
+CANCEL_STAGE = "cancel_stage"
+RETRY_STAGE = "retry_stage"
+SHUTDOWN = "shutdown"
+ABORT = "abort"
+
+FEATURE_EVIDENCE = "evidence"
+FEATURE_IPERF_SLOT = "iperf_slot"
+
+CORRELATION_HEADER = "X-Correlation-ID"
+DIGEST_HEADER = "X-Content-SHA256"
+EVIDENCE_LIMIT_BYTES = 16 * 2**20
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every message."""
+
+
+class HelloRequest(Message):
+    agent_version: str
+    mac: str
+    ip: str
+    instance_id: str
+
+
+class ClaimRequest(Message):
+    ip: str
+    mac: str
+    instance_id: str
+    agent_version: str
+    kernel_boot_id: str | None = None
+    arch: str | None = None
+    image_version: str | None = None
+
+
+class ExpectedDisk(Message):
+    serial: str
+    size_gb: float | None = None
+
+
+class Claim(Message):
+    """The reply to `claim`. `parameters` and `non_destructive` are kept as they came: a malformed one is no
+    malformed reply, it has a meaning of its own (a failed stage; true)."""
+
+    stages: list[str]
+    current_state: str | None = None
+    iperf_port: int | None = None
+    expected_disks: list[ExpectedDisk] | None = None
+    non_destructive: Any = True
+    iperf_host: str | None = None
+    parameters: Any = None
+    heartbeat_interval_s: float | None = None
+    sensor_interval_s: float | None = None
+    log_interval_s: float | None = None
+    token: str | None = None
+    features: list[str] = []
+
+    @property
+    def is_destructive(self) -> bool:
+        """True only when `non_destructive` is exactly false."""
+        return self.non_destructive is False
+
+
+class HeartbeatRequest(Message):
+    activity: str | None = None
+    stage: str | None = None
+    elapsed_s: float | None = None
+    progress: float | None = None
+    eta_s: float | None = None
+    acked_cmd_id: str | None = None
+    ack_status: str | None = None
+    dropped_log_lines: int | None = None
+
+
+class OverrideFlags(Message):
+    wipe: bool = False
+    serials: list[str] | None = None
+
+
+class HeartbeatReply(Message):
+    cmd: str = ""
+    stage: str | None = None
+    override_flags: OverrideFlags | None = None
+    cmd_id: str | None = None
+
+
+class Sample(Message):
+    kind: str
+    key: str
+    value: float
+    unit: str
+    ts: str | None = None
+
+
+class SensorRequest(Message):
+    samples: list[Sample]
+
+
+class LogLine(Message):
+    ts: str
+    level: str
+    stage: str
+    text: str
+    seq: int | None = None
+
+
+class LogRequest(Message):
+    lines: list[LogLine]
+
+
+class WireFinding(Message):
+    reason_code: str
+    severity: str
+    component: str
+    message: str
+    evidence: str
+
+
+class WireMeasurement(Message):
+    name: str
+    component: str
+    value: float
+    unit: str
+    limit: float | None
+    ok: bool | None
+
+
+class Summary(Message):
+    """The `summary` object: all fields always there, empty lists included."""
+
+    verdict: str
+    headline: str
+    findings: list[WireFinding]
+    measurements: list[WireMeasurement]
+    coverage: dict[str, float]
+    duration_s: float
+    tool_versions: dict[str, str]
+
+
+class ResultRequest(Message, omit_defaults=True):
+    stage: str
+    passed: bool
+    summary: Summary
+    message: str
+    inventory: dict[str, Any] | None = None
+    result_id: str | None = None
+    components: list[str] | None = None
+
+
+class ResultReply(Message):
+    next_state: str | None = None
+
+
+class HoldRequest(Message):
+    ip: str
+
+
+class HoldReply(Message):
+    authorized_key: str
+    expires_at: str | None = None
+
+
+class IperfSlotRequest(Message):
+    """Feature `iperf_slot`: `acquire` (repeated until granted, and again to keep the slot) or `release`."""
+
+    action: str
+    slot_id: str
+
+
+class IperfSlotReply(Message):
+    granted: bool
+    port: int | None = None
+    retry_after_s: float = 2.0
+    lease_s: float = 60.0
+    ahead: int = 0
+    """How many hosts are served before this one."""
+
+
+class ErrorBody(Message):
+    code: str
+    message: str
+    correlation_id: str = ""
+
+
+class ErrorEnvelope(Message):
+    error: ErrorBody
+
+
+class Empty(Message):
+    """The reply `{}`."""
+
+
+def summary_of(outcome: Outcome) -> Summary:
+    """The wire's form of an outcome."""
+    return Summary(
+        verdict=outcome.verdict.value,
+        headline=outcome.headline,
+        findings=[
+            WireFinding(
+                reason_code=finding.reason_code.value,
+                severity=finding.severity.value,
+                component=finding.component,
+                message=finding.message,
+                evidence=finding.evidence,
+            )
+            for finding in outcome.findings
+        ],
+        measurements=[
+            WireMeasurement(
+                name=one.name,
+                component=one.component,
+                value=one.value,
+                unit=one.unit,
+                limit=one.limit,
+                ok=one.ok,
+            )
+            for one in outcome.measurements
+        ],
+        coverage=dict(outcome.coverage),
+        duration_s=outcome.duration_s,
+        tool_versions=dict(outcome.tool_versions),
+    )
+
+
+def result_request(
+    stage: str,
+    outcome: Outcome,
+    *,
+    result_id: str,
+    inventory: Mapping[str, Any] | None,
+    components: list[str],
+) -> ResultRequest:
+    """The `result` call for one execution of a stage."""
+    return ResultRequest(
+        stage=stage,
+        passed=outcome.passed,
+        summary=summary_of(outcome),
+        message=outcome.message,
+        inventory=None if inventory is None else dict(inventory),
+        result_id=result_id,
+        components=components,
+    )
+
+
+def passes(verdict: str) -> bool:
+    """Whether a verdict counts as passed; an unknown word does not."""
+    return verdict in {Verdict.PASS.value, Verdict.NOT_APPLICABLE.value}
