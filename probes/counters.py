@@ -1,4 +1,5 @@
 """Placeholder: the fault counters of the machine at one moment."""
+
 from dataclasses import dataclass
 
 from probes.host import Host

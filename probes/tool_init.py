@@ -3,7 +3,8 @@
     python -I -S -B tool_init.py MODE LEASH_FD STATUS_FD PROC NICE OOM_SCORE_ADJ MEMORY_BYTES -- ARGV...
 
 MODE `namespace`: this process is PID 1 of a PID namespace of its own; when it exits the kernel kills every
-process in it, one that called setsid() included. MODE `group` (not root): it is a child subreaper, and kills all its descendants itself.
+process in it, one that called setsid() included. MODE `group` (not root): it is a child subreaper, and kills
+all its descendants itself.
 
 LEASH_FD is the read end of a pipe whose write end only the agent holds. End of file on it, which a SIGKILL
 of the agent causes too, means "kill everything now"; a byte `T` means "send the tool SIGTERM".
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
         os.set_inheritable(fd, False)
     prctl = None
     if mode == "group":
-        prctl = _prctl()
+        prctl = _prctl()  # type: ignore[no-untyped-call]
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def _prctl():  # type: ignore[no-untyped-def]  # annotations would cost the typing import
-    import ctypes  # noqa: PLC0415  # five milliseconds that only unprivileged runs pay
+    import ctypes  # five milliseconds that only unprivileged runs pay
 
     return ctypes.CDLL(None).prctl
 
@@ -62,9 +63,7 @@ def _become_tool(argv, status_fd, proc, nice, oom, memory, prctl) -> None:  # ty
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         signal.set_wakeup_fd(-1)
-        for number in (
-            signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ
-        ):
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         if nice:
             os.nice(nice)
@@ -72,7 +71,7 @@ def _become_tool(argv, status_fd, proc, nice, oom, memory, prctl) -> None:  # ty
             with open(f"{proc}/self/oom_score_adj", "w") as handle:  # noqa: PTH123
                 handle.write(str(oom))
         if memory:
-            import resource  # noqa: PLC0415
+            import resource
 
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         os.execve(argv[0], argv, os.environ)  # noqa: S606

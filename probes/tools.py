@@ -479,9 +479,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _raise_for(
-    result: ToolResult, ended: _Ended, accept: Collection[int] | None, timeout_s: float
-) -> None:
+def _raise_for(result: ToolResult, ended: _Ended, accept: Collection[int] | None, timeout_s: float) -> None:
     tool = result.tool
     if ended.exec_errno is not None:
         reason = os.strerror(ended.exec_errno)

@@ -1,4 +1,5 @@
 """Placeholder: judges what the fault counters gained during a stage."""
+
 from probes.counters import Counters
 from stages.outcome import Finding, Measurement
 

@@ -1,7 +1,7 @@
 """What a stage says of the hardware: verdict, findings, measurements, coverage.
 
-An `Outcome` is the `summary` object of the wire (docs/protocol.md, "Outcome"). Its verdict is computed from its findings,
-never set: a stage states what it found, and cannot say "passed".
+An `Outcome` is the `summary` object of the wire (docs/protocol.md, "Outcome"). Its verdict is computed from its
+findings, never set: a stage states what it found, and cannot say "passed".
 """
 
 from __future__ import annotations

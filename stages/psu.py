@@ -1,4 +1,5 @@
 """Placeholder until the stage is written."""
+
 from dataclasses import dataclass
 
 from stages.outcome import Outcome, ReasonCode, error

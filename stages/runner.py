@@ -98,8 +98,8 @@ class StageRun:
             if left_s <= 0:
                 text = f"{self._stage.name} was stopped: it ran longer than its limit of {limit_s:.0f} s"
                 return error(ReasonCode.STAGE_TIMEOUT, self._stage.name, text)
-            wake = asyncio.ensure_future(self._wake.wait())
-            await asyncio.wait({task, wake}, timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
+            wake: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait([task, wake], timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
             wake.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await wake

@@ -73,6 +73,8 @@ class RunFacts:
     """The host of the orchestrator's base URL: name or address."""
     boot_mac: str | None = None
     """MAC address of the NIC that the host booted from, lower case with colons."""
+    earlier_evidence: Mapping[str, Path] = field(default_factory=dict)
+    """The evidence folder of each stage that this agent ran before in this run, by stage name (the newest)."""
     memory_fraction: float = 1.0
     """The part of MemAvailable that a memory load may take: 1 in the live image, 0.5 in `vet`."""
 

@@ -1,4 +1,5 @@
 """Placeholder until the stage is written."""
+
 from dataclasses import dataclass
 
 from stages.outcome import Outcome, ReasonCode, error
@@ -14,4 +15,6 @@ async def run(context: StageContext, options: Options) -> Outcome:
     return Outcome("not written", (error(ReasonCode.NOTHING_TO_TEST, "Storage", "not written"),))
 
 
-STAGE = Stage(name="Storage", state="Storage", title="Storage", options=Options, planned_s=lambda o: o.duration_s, run=run)
+STAGE = Stage(
+    name="Storage", state="Storage", title="Storage", options=Options, planned_s=lambda o: o.duration_s, run=run
+)

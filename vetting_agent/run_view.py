@@ -16,7 +16,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every view."""
 
 
-class StageView(View):
+class StageView(View, frozen=True, kw_only=True):
     """One stage of the run, in the order of the walk."""
 
     stage: str
@@ -33,7 +33,7 @@ class StageView(View):
     message: str | None = None
 
 
-class LogView(View):
+class LogView(View, frozen=True, kw_only=True):
     id: int
     ts: str
     level: str
@@ -43,7 +43,7 @@ class LogView(View):
     seq: int | None
 
 
-class SampleView(View):
+class SampleView(View, frozen=True, kw_only=True):
     ts: str
     kind: str
     key: str
@@ -51,7 +51,7 @@ class SampleView(View):
     unit: str
 
 
-class DirectiveView(View):
+class DirectiveView(View, frozen=True, kw_only=True):
     cmd_id: str
     cmd: str
     stage: str | None
@@ -62,13 +62,13 @@ class DirectiveView(View):
     acked_at: str | None
 
 
-class HoldView(View):
+class HoldView(View, frozen=True, kw_only=True):
     requested: bool
     ip: str | None
     expires_at: str | None
 
 
-class AgentView(View):
+class AgentView(View, frozen=True, kw_only=True):
     """What the agent last said of itself."""
 
     instance_id: str | None
@@ -85,7 +85,7 @@ class AgentView(View):
     dropped_log_lines: int
 
 
-class EventView(View):
+class EventView(View, frozen=True, kw_only=True):
     """One line of the run's history: state changes, refusals, operator's acts."""
 
     ts: str
@@ -93,7 +93,7 @@ class EventView(View):
     text: str
 
 
-class RunView(View):
+class RunView(View, frozen=True, kw_only=True):
     run_id: int
     host: str
     state: str

@@ -40,14 +40,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every message."""
 
 
-class HelloRequest(Message):
+class HelloRequest(Message, frozen=True, kw_only=True):
     agent_version: str
     mac: str
     ip: str
     instance_id: str
 
 
-class ClaimRequest(Message):
+class ClaimRequest(Message, frozen=True, kw_only=True):
     ip: str
     mac: str
     instance_id: str
@@ -57,12 +57,12 @@ class ClaimRequest(Message):
     image_version: str | None = None
 
 
-class ExpectedDisk(Message):
+class ExpectedDisk(Message, frozen=True, kw_only=True):
     serial: str
     size_gb: float | None = None
 
 
-class Claim(Message):
+class Claim(Message, frozen=True, kw_only=True):
     """The reply to `claim`. `parameters` and `non_destructive` are kept as they came: a malformed one is no
     malformed reply, it has a meaning of its own (a failed stage; true)."""
 
@@ -85,7 +85,7 @@ class Claim(Message):
         return self.non_destructive is False
 
 
-class HeartbeatRequest(Message):
+class HeartbeatRequest(Message, frozen=True, kw_only=True):
     activity: str | None = None
     stage: str | None = None
     elapsed_s: float | None = None
@@ -96,19 +96,19 @@ class HeartbeatRequest(Message):
     dropped_log_lines: int | None = None
 
 
-class OverrideFlags(Message):
+class OverrideFlags(Message, frozen=True, kw_only=True):
     wipe: bool = False
     serials: list[str] | None = None
 
 
-class HeartbeatReply(Message):
+class HeartbeatReply(Message, frozen=True, kw_only=True):
     cmd: str = ""
     stage: str | None = None
     override_flags: OverrideFlags | None = None
     cmd_id: str | None = None
 
 
-class Sample(Message):
+class Sample(Message, frozen=True, kw_only=True):
     kind: str
     key: str
     value: float
@@ -116,11 +116,11 @@ class Sample(Message):
     ts: str | None = None
 
 
-class SensorRequest(Message):
+class SensorRequest(Message, frozen=True, kw_only=True):
     samples: list[Sample]
 
 
-class LogLine(Message):
+class LogLine(Message, frozen=True, kw_only=True):
     ts: str
     level: str
     stage: str
@@ -128,11 +128,11 @@ class LogLine(Message):
     seq: int | None = None
 
 
-class LogRequest(Message):
+class LogRequest(Message, frozen=True, kw_only=True):
     lines: list[LogLine]
 
 
-class WireFinding(Message):
+class WireFinding(Message, frozen=True, kw_only=True):
     reason_code: str
     severity: str
     component: str
@@ -140,7 +140,7 @@ class WireFinding(Message):
     evidence: str
 
 
-class WireMeasurement(Message):
+class WireMeasurement(Message, frozen=True, kw_only=True):
     name: str
     component: str
     value: float
@@ -149,7 +149,7 @@ class WireMeasurement(Message):
     ok: bool | None
 
 
-class Summary(Message):
+class Summary(Message, frozen=True, kw_only=True):
     """The `summary` object: all fields always there, empty lists included."""
 
     verdict: str
@@ -161,7 +161,7 @@ class Summary(Message):
     tool_versions: dict[str, str]
 
 
-class ResultRequest(Message, omit_defaults=True):
+class ResultRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
     stage: str
     passed: bool
     summary: Summary
@@ -171,27 +171,27 @@ class ResultRequest(Message, omit_defaults=True):
     components: list[str] | None = None
 
 
-class ResultReply(Message):
+class ResultReply(Message, frozen=True, kw_only=True):
     next_state: str | None = None
 
 
-class HoldRequest(Message):
+class HoldRequest(Message, frozen=True, kw_only=True):
     ip: str
 
 
-class HoldReply(Message):
+class HoldReply(Message, frozen=True, kw_only=True):
     authorized_key: str
     expires_at: str | None = None
 
 
-class IperfSlotRequest(Message):
+class IperfSlotRequest(Message, frozen=True, kw_only=True):
     """Feature `iperf_slot`: `acquire` (repeated until granted, and again to keep the slot) or `release`."""
 
     action: str
     slot_id: str
 
 
-class IperfSlotReply(Message):
+class IperfSlotReply(Message, frozen=True, kw_only=True):
     granted: bool
     port: int | None = None
     retry_after_s: float = 2.0
@@ -200,17 +200,17 @@ class IperfSlotReply(Message):
     """How many hosts are served before this one."""
 
 
-class ErrorBody(Message):
+class ErrorBody(Message, frozen=True, kw_only=True):
     code: str
     message: str
     correlation_id: str = ""
 
 
-class ErrorEnvelope(Message):
+class ErrorEnvelope(Message, frozen=True, kw_only=True):
     error: ErrorBody
 
 
-class Empty(Message):
+class Empty(Message, frozen=True, kw_only=True):
     """The reply `{}`."""
 
 

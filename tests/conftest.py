@@ -1,0 +1,70 @@
+"""Async tests run on a loop of their own, and each proves that it left no task and no child process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from probes.host import REAL_ROOT, Host
+from tests.support.stand_ins import StandIns
+
+CHILD_WAIT_S = 2.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test, then look for what it left."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    before = _children()
+    with asyncio.Runner() as runner:
+        left = runner.run(_tasks_left_by(pyfuncitem.obj, arguments))
+    assert not left, f"the test left tasks running: {left}"
+    _assert_no_new_children(before)
+    return True
+
+
+async def _tasks_left_by(test: Any, arguments: dict[str, Any]) -> list[str]:
+    await test(**arguments)
+    for _ in range(3):  # callbacks of the last awaits may still be due
+        await asyncio.sleep(0)
+    me = asyncio.current_task()
+    return [repr(task) for task in asyncio.all_tasks() if task is not me]
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def _assert_no_new_children(before: set[int]) -> None:
+    deadline = time.monotonic() + CHILD_WAIT_S
+    while new := _children() - before:
+        if time.monotonic() > deadline:
+            names = [" ".join(psutil.Process(pid).cmdline()) for pid in new if psutil.pid_exists(pid)]
+            pytest.fail(f"the test left processes running: {names}")
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> StandIns:
+    """A folder of stand-in programs, the machine's own found behind them."""
+    return StandIns(tmp_path / "stand-ins")
+
+
+@pytest.fixture
+def only_stand_ins(tmp_path: Path) -> StandIns:
+    """A folder of stand-in programs and nothing else: every other tool is missing."""
+    return StandIns(tmp_path / "stand-ins", real=False)
+
+
+@pytest.fixture
+def host(stand_ins: StandIns) -> Host:
+    """The real machine, with the stand-ins first on its PATH."""
+    return Host(root=REAL_ROOT, tools=stand_ins.tools())
