@@ -6,7 +6,6 @@ Around the stage the machine's fault counters are read; what they gained is char
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 import traceback
@@ -29,21 +28,20 @@ LIMIT_EXTRA_S = 60.0
 class StageRun:
     """One execution of a stage.
 
-    `interrupt` ends it early from outside, with the finding that says why; it may be called at any time.
+    Made on the running loop. `interrupt` ends it early from outside, with the finding that says why; it may be
+    called at any time.
     """
 
     def __init__(self, stage: Stage[Any], raw_parameters: object, context: StageContext) -> None:
         self._stage = stage
         self._raw = raw_parameters
         self._context = context
-        self._interrupted: Finding | None = None
-        self._wake = asyncio.Event()
+        self._interruption: asyncio.Future[Finding] = asyncio.get_running_loop().create_future()
 
     def interrupt(self, finding: Finding) -> None:
         """Stop the stage; its outcome carries `finding`. The first reason given stands."""
-        if self._interrupted is None:
-            self._interrupted = finding
-            self._wake.set()
+        if not self._interruption.done():
+            self._interruption.set_result(finding)
 
     async def run(self) -> Outcome:
         """Run to the end. Cancelling this coroutine kills the stage and yields no outcome."""
@@ -61,7 +59,7 @@ class StageRun:
         self._context.plan.set(self._stage.planned_s(options))
         before = await self._snapshot("counters-before.json")
         outcome = await self._supervised(options)
-        if self._interrupted is None:
+        if not self._interruption.done():
             after = await self._snapshot("counters-after.json")
             outcome = outcome.plus(*deltas.judge(before, after))
         return outcome.plus(self._survivors())
@@ -79,8 +77,9 @@ class StageRun:
         except asyncio.CancelledError:
             await _end(task)
             raise
-        if ended_because is None:
-            return self._outcome_of(task)
+        if task.done():
+            return self._outcome_of(task).plus([ended_because] if ended_because else [])
+        assert ended_because is not None
         findings = [ended_because]
         if not await _end(task):
             text = f"{self._stage.name} did not end within {CANCEL_WAIT_S} s of being cancelled"
@@ -88,22 +87,18 @@ class StageRun:
         return Outcome(headline=ended_because.message, findings=tuple(findings))
 
     async def _watch(self, task: asyncio.Future[Outcome]) -> Finding | None:
-        """Wait for the stage, an interruption or the time limit; the finding that ended it early, or None."""
+        """Wait for the stage, an interruption or the time limit; the finding that ends it early, or None."""
         started = time.monotonic()
-        while not task.done():
-            if self._interrupted is not None:
-                return self._interrupted
+        while not task.done() and not self._interruption.done():
+            # Read anew each second: a stage learns on the way how long it will take.
             limit_s = LIMIT_FACTOR * self._context.plan.planned_s + LIMIT_EXTRA_S
             left_s = started + limit_s - time.monotonic()
             if left_s <= 0:
                 text = f"{self._stage.name} was stopped: it ran longer than its limit of {limit_s:.0f} s"
                 return error(ReasonCode.STAGE_TIMEOUT, self._stage.name, text)
-            wake: asyncio.Future[Any] = asyncio.ensure_future(self._wake.wait())
-            await asyncio.wait([task, wake], timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
-            wake.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await wake
-        return self._interrupted
+            ends: list[asyncio.Future[Any]] = [task, self._interruption]
+            await asyncio.wait(ends, timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
+        return self._interruption.result() if self._interruption.done() else None
 
     def _outcome_of(self, task: asyncio.Future[Outcome]) -> Outcome:
         name = self._stage.name
