@@ -1,18 +1,179 @@
-"""Placeholder until the stage is written."""
+"""GPU: every compute GPU that PCI shows is driven, and what NVML says of its health is sound.
 
-from dataclasses import dataclass
+The health facts alone prove nothing: they are read, judged and reported, and a GPU without fault ends as
+`gpu_not_loaded` until a load has been run on it.
+"""
 
-from stages.outcome import Outcome, ReasonCode, error
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from probes import gpus, pci
+from probes.gpus import NvmlSample, NvmlUnusable
+from probes.notes import Notes
+from probes.pci import PciDevice
+from probes.tools import ToolMissing
+from stages import gpu_judge
+from stages.gpu_judge import Limits, Path
+from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error
+from stages.runner import tool_finding
 from stages.stage import Stage, StageContext
+
+FAILURES = {
+    "hung": ReasonCode.GPU_HUNG,
+    "no_library": ReasonCode.GPU_DRIVER_MISSING,
+    "no_driver": ReasonCode.GPU_DRIVER_MISSING,
+    "init": ReasonCode.GPU_DRIVER_MISSING,
+    "no_module": ReasonCode.TOOL_MISSING,
+    "crashed": ReasonCode.TOOL_FAILED,
+    "unreadable": ReasonCode.OUTPUT_UNREADABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    duration_s: float = 1.0
+    duration_s: float = field(default=10.0, metadata={"minimum": 0, "maximum": 86_400})
+    """How long the GPUs are sampled."""
+    interval_s: float = field(default=2.0, metadata={"minimum": 0.05, "maximum": 60})
+    expected_count: int | None = field(default=None, metadata={"minimum": 0})
+    """How many compute GPUs this host has to have; None: as many as there are."""
+    retired_pages_limit: int = field(default=63, metadata={"minimum": 1})
+    throttled_percent: float = field(default=5.0, metadata={"minimum": 0, "maximum": 100})
+    nvlink_expected: bool = False
+    """True: a GPU whose NVLinks are all inactive fails. By itself that can be a card without a bridge."""
+    answer_limit_s: float = field(default=gpus.NVML_LIMIT_S, metadata={"minimum": 0.1, "maximum": 600})
+    """How long the driver may take beside the sampling before it counts as hung."""
+
+    @property
+    def samples(self) -> int:
+        """Never less than two: throttle time is a difference."""
+        return max(2, 1 + round(self.duration_s / self.interval_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that was read. `failure` is set when NVML told nothing though it was asked."""
+
+    devices: tuple[PciDevice, ...]
+    """Compute GPUs on PCI."""
+    paths: tuple[Path, ...] = ()
+    samples: tuple[NvmlSample, ...] = ()
+    failure: Finding | None = None
+
+
+def planned_s(options: Options) -> float:
+    return (options.samples - 1) * options.interval_s + 10.0
 
 
 async def run(context: StageContext, options: Options) -> Outcome:
-    return Outcome("not written", (error(ReasonCode.NOTHING_TO_TEST, "GPU", "not written"),))
+    """Look at PCI, sample NVML, judge."""
+    notes = Notes()
+    if not context.host.sys("bus").is_dir():
+        text = "The kernel shows no buses (sysfs is not there), so that GPUs could not be looked for"
+        return Outcome(text, (error(ReasonCode.PROBE_ERROR, "gpu", text),))
+    everything = await pci.collect(context.host, notes)
+    devices = tuple(device for device in everything if gpus.is_compute(device))
+    paths = tuple(gpu_judge.path_of(device, everything) for device in devices)
+    context.info(f"GPU: {len(devices)} compute GPUs on PCI")
+    if not any(device.vendor_id == gpus.NVIDIA for device in devices):
+        return judge(Reading(devices, paths), options)
+    try:
+        samples = await _sample(context, options)
+    except NvmlUnusable as problem:
+        code = FAILURES.get(problem.kind, ReasonCode.TOOL_FAILED)
+        return judge(Reading(devices, paths, failure=error(code, "gpu", _sentence(problem))), options)
+    except ToolMissing as problem:
+        return judge(Reading(devices, paths, failure=tool_finding(problem, "gpu")), options)
+    return judge(Reading(devices, paths, tuple(samples)), options)
 
 
-STAGE = Stage(name="GPU", state="GPU", title="GPU", options=Options, planned_s=lambda o: o.duration_s, run=run)
+async def _sample(context: StageContext, options: Options) -> list[NvmlSample]:
+    taken = 0
+
+    def on_sample(sample: NvmlSample) -> None:
+        nonlocal taken
+        taken += 1
+        left = options.samples - taken
+        context.progress(taken / options.samples, left * options.interval_s)
+        for gpu in sample.gpus:
+            for name, unit in (("temperature", "C"), ("power", "W"), ("clock", "MHz")):
+                value = gpu.amount(name)
+                if value is not None:
+                    context.sample(name, f"gpu:{gpu.uuid or gpu.pci}", value, unit)
+
+    return await gpus.sample_nvml(
+        context.host,
+        samples=options.samples,
+        interval_s=options.interval_s,
+        limit_s=options.answer_limit_s,
+        on_sample=on_sample,
+    )
+
+
+def _sentence(problem: NvmlUnusable) -> str:
+    before = {
+        "no_library": "No NVIDIA driver is installed (libnvidia-ml.so.1 was not found)",
+        "no_driver": "The NVIDIA driver is installed but not loaded",
+        "init": "The NVIDIA driver could not be started",
+        "hung": "The GPUs could not be read",
+        "no_module": "The GPUs could not be read",
+    }.get(problem.kind, "NVML could not be read")
+    return f"{before}: {problem}"
+
+
+def judge(reading: Reading, options: Options) -> Outcome:
+    """The outcome of all GPUs together. Pure."""
+    findings = [*_counted(reading, options)]
+    measurements: list[Measurement] = []
+    if reading.failure is not None:
+        findings += [_of_all(reading.failure, device) for device in _nvidia(reading)]
+    for device in reading.devices:
+        if device.vendor_id != gpus.NVIDIA:
+            findings.append(_other_vendor(device))
+    if reading.samples:
+        limits = Limits(options.retired_pages_limit, options.throttled_percent, nvlink_expected=options.nvlink_expected)
+        judged = gpu_judge.judge_gpus(_nvidia(reading), reading.paths, reading.samples, limits)
+        findings += judged.findings
+        measurements += judged.measurements
+    found = len(reading.devices)
+    return Outcome(
+        headline=f"{found} compute GPUs, health facts read, no load run" if found else "No compute GPU here",
+        findings=tuple(findings),
+        measurements=tuple(measurements),
+        coverage={finding.component: 0.0 for finding in findings if finding.reason_code is ReasonCode.GPU_NOT_LOADED},
+        tool_versions={"NVIDIA driver": reading.samples[-1].driver or "not told"} if reading.samples else {},
+        hardware_present=bool(found),
+    )
+
+
+def _nvidia(reading: Reading) -> list[PciDevice]:
+    return [device for device in reading.devices if device.vendor_id == gpus.NVIDIA]
+
+
+def _of_all(failure: Finding, device: PciDevice) -> Finding:
+    text = f"GPU at PCI {device.address}: {failure.message}"
+    return Finding(failure.reason_code, failure.severity, f"pci:{device.address}", text, failure.evidence)
+
+
+def _other_vendor(device: PciDevice) -> Finding:
+    name = gpus.VENDOR_NAMES.get(device.vendor_id or "", device.vendor_id or "")
+    text = f"{name} GPU at PCI {device.address}: only NVIDIA GPUs can be tested; this one was not"
+    return error(ReasonCode.GPU_NOT_LOADED, f"pci:{device.address}", text)
+
+
+def _counted(reading: Reading, options: Options) -> list[Finding]:
+    found, expected = len(reading.devices), options.expected_count
+    if expected is None or found >= expected:
+        return []
+    text = f"{found} compute GPUs on PCI, {expected} are expected"
+    return [error(ReasonCode.GPU_MISSING, "gpu", text, ", ".join(device.address for device in reading.devices))]
+
+
+STAGE: Stage[Options] = Stage(
+    name="GPU",
+    state="GPU",
+    title="GPU health",
+    options=Options,
+    planned_s=planned_s,
+    run=run,
+)

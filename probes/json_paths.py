@@ -1,0 +1,34 @@
+"""Careful steps through a JSON document that a tool printed: what is not there, or of another kind, is None.
+
+A tool's document is not ours to trust: a sick disk, another version or a broken pipe can put anything anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def dig(document: object, *names: str) -> Any:
+    """The value at a path of names; None when any step of it is absent or no object."""
+    for name in names:
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(name)
+    return document
+
+
+def rows(document: object, *names: str) -> list[Any]:
+    """The list at a path of names; empty when there is none."""
+    value = dig(document, *names)
+    return value if isinstance(value, list) else []
+
+
+def number(*values: object) -> int | None:
+    """The first whole number; True is none."""
+    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool)), None)
+
+
+def flag(value: object) -> bool | None:
+    """True or false, or None for anything else."""
+    return value if isinstance(value, bool) else None

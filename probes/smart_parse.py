@@ -1,0 +1,291 @@
+"""smartctl's JSON and exit bits, turned into a `SmartReport`.
+
+The exit status of smartctl is a bit mask (smartctl(8), EXIT STATUS): bit 0 command line, bit 1 device open,
+bit 2 some command to the disk failed, bit 3 disk failing, bit 4 prefail attribute below its threshold now,
+bits 5 to 7 older trouble. Only bits 0 and 1 say that there is nothing to parse.
+
+What a field means is the matter of `smart_parse`; what follows from it, of `stages.smart_judge`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from probes.json_paths import dig, flag, number, rows
+from probes.smart_self_test_log import SelfTests, parse_self_tests
+
+BIT_COMMAND_LINE = 1 << 0
+BIT_OPEN = 1 << 1
+BIT_COMMAND_FAILED = 1 << 2
+BIT_FAILING = 1 << 3
+BIT_PREFAIL = 1 << 4
+BIT_PAST_THRESHOLD = 1 << 5
+BIT_ERROR_LOG = 1 << 6
+BIT_SELF_TEST_LOG = 1 << 7
+NVME_DATA_UNIT_BYTES = 512_000
+BELIEVABLE_LIMIT_C = range(30, 131)
+
+
+class Unreadable(Exception):
+    """smartctl gave nothing that could be judged. `str()` says why, for a person."""
+
+
+class Protocol(StrEnum):
+    """What a disk speaks behind its bus, as smartctl names it."""
+
+    ATA = "ATA"
+    NVME = "NVMe"
+    SCSI = "SCSI"
+
+
+@dataclass(frozen=True, slots=True)
+class AtaAttribute:
+    """One row of an ATA drive's attribute table. `raw` is the number that smartctl shows first."""
+
+    id: int
+    name: str
+    value: int
+    threshold: int
+    prefail: bool
+    failing_now: bool
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class NvmeHealth:
+    """The NVMe SMART / Health Information log (page 02h). Spare and use in percent; None: not reported."""
+
+    critical_warning: int | None
+    available_spare: int | None
+    available_spare_threshold: int | None
+    percentage_used: int | None
+    media_errors: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScsiHealth:
+    """A SCSI drive's own counters. None: the drive does not report it."""
+
+    uncorrected_errors: int | None
+    grown_defects: int | None
+    pending_defects: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SmartReport:
+    """What one `smartctl --json -x` said of one disk."""
+
+    protocol: Protocol
+    serial: str
+    model: str
+    size_bytes: int | None
+    exit_status: int
+    version: tuple[int, ...]
+    """Of smartctl, for instance (7, 3)."""
+    available: bool | None
+    """SMART support; None: not said."""
+    enabled: bool | None
+    passed: bool | None
+    """The disk's own overall health; None: not said."""
+    temperature_c: int | None
+    temperature_limit_c: int | None
+    """The highest temperature that the disk itself allows."""
+    temperature_recommended_c: int | None
+    """Where the maker recommends to stay below; None where it is the limit, or not said."""
+    power_on_hours: int | None
+    written_bytes: int | None
+    attributes: tuple[AtaAttribute, ...]
+    nvme: NvmeHealth | None
+    scsi: ScsiHealth | None
+    self_tests: SelfTests
+    messages: tuple[str, ...]
+
+    def bit(self, mask: int) -> bool:
+        """Whether that bit of the exit status is set."""
+        return bool(self.exit_status & mask)
+
+    def attribute(self, number: int) -> AtaAttribute | None:
+        """The ATA attribute of that number."""
+        return next((row for row in self.attributes if row.id == number), None)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a verdict needs and this report lacks, in words."""
+        lacks = [] if self.passed is not None else ["overall health"]
+        if self.protocol is Protocol.ATA and not self.attributes:
+            lacks.append("attribute table")
+        if self.protocol is Protocol.NVME:
+            lacks += _missing_of_nvme(self.nvme)
+        if self.protocol is Protocol.SCSI and self.bit(BIT_COMMAND_FAILED):
+            lacks += [] if self.scsi and self.scsi.uncorrected_errors is not None else ["error counters"]
+        return tuple(lacks)
+
+
+def _missing_of_nvme(health: NvmeHealth | None) -> list[str]:
+    if health is None:
+        return ["health log"]
+    wanted = {
+        "critical warning": health.critical_warning,
+        "available spare": health.available_spare,
+        "spare threshold": health.available_spare_threshold,
+        "percentage used": health.percentage_used,
+        "media errors": health.media_errors,
+    }
+    return [name for name, value in wanted.items() if value is None]
+
+
+def document_of(text: str, exit_code: int | None) -> dict[str, Any]:
+    """smartctl's JSON document, when it is whole and its exit status is the one the process ended with.
+
+    Raises Unreadable, also where the exit bits 0 or 1 say that the disk was not reached at all.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unreadable(f"smartctl printed no whole JSON ({len(text)} characters, exit code {exit_code})") from None
+    status = dig(document, "smartctl", "exit_status")
+    if not isinstance(document, dict) or type(status) is not int:
+        raise Unreadable(f"smartctl's JSON has no exit status (exit code {exit_code})")
+    if status != exit_code:
+        raise Unreadable(f"smartctl ended with {exit_code} but its JSON says {status}")
+    if status & (BIT_COMMAND_LINE | BIT_OPEN):
+        raise Unreadable("; ".join(messages_of(document)) or f"smartctl could not open it (exit code {status})")
+    return document
+
+
+def messages_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What smartctl said beside its data."""
+    texts = [dig(row, "string") for row in rows(document, "smartctl", "messages")]
+    return tuple(text for text in texts if isinstance(text, str))
+
+
+def parse_report(text: str, exit_code: int | None) -> SmartReport:
+    """The report in the output of `smartctl --json -x`. Raises Unreadable."""
+    document = document_of(text, exit_code)
+    try:
+        protocol = Protocol(dig(document, "device", "protocol"))
+    except ValueError:
+        raise Unreadable("smartctl does not say what the disk speaks: " + "; ".join(messages_of(document))) from None
+    recommended, limit = _temperature_limits(document)
+    return SmartReport(
+        protocol=protocol,
+        serial=_text(document, "serial_number"),
+        model=_text(document, "model_name") or _text(document, "scsi_model_name"),
+        size_bytes=number(dig(document, "user_capacity", "bytes"), dig(document, "nvme_total_capacity")),
+        exit_status=document["smartctl"]["exit_status"],
+        version=tuple(part for part in rows(document, "smartctl", "version") if isinstance(part, int)),
+        available=flag(dig(document, "smart_support", "available")),
+        enabled=flag(dig(document, "smart_support", "enabled")),
+        passed=flag(dig(document, "smart_status", "passed")),
+        temperature_c=number(dig(document, "temperature", "current")) or None,
+        temperature_limit_c=limit,
+        temperature_recommended_c=recommended,
+        power_on_hours=number(dig(document, "power_on_time", "hours")),
+        written_bytes=_written(document, protocol),
+        attributes=_attributes(document),
+        nvme=_nvme(document),
+        scsi=_scsi(document) if protocol is Protocol.SCSI else None,
+        self_tests=parse_self_tests(document),
+        messages=messages_of(document),
+    )
+
+
+def _text(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _attributes(document: Mapping[str, Any]) -> tuple[AtaAttribute, ...]:
+    return tuple(_attribute(row) for row in rows(document, "ata_smart_attributes", "table"))
+
+
+def _attribute(row: object) -> AtaAttribute:
+    number_, value, threshold = (number(dig(row, name)) for name in ("id", "value", "thresh"))
+    raw = number(dig(row, "raw", "value"))
+    if number_ is None or raw is None:
+        raise Unreadable(f"a row of the attribute table has no number or no raw value: {row!r:.80}")
+    return AtaAttribute(
+        id=number_,
+        name=str(dig(row, "name") or ""),
+        value=value if value is not None else -1,
+        threshold=threshold or 0,
+        prefail=dig(row, "flags", "prefailure") is True,
+        failing_now=dig(row, "when_failed") == "now",
+        raw=_shown(dig(row, "raw", "string"), raw),
+    )
+
+
+def _shown(text: object, raw: int) -> int:
+    """Several counters can be packed into the 48 raw bits; what smartctl shows first is the one that is meant."""
+    shown = re.match(r"\d+(?=\s|$)", text) if isinstance(text, str) else None
+    return int(shown[0]) if shown else raw
+
+
+def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
+    log = document.get("nvme_smart_health_information_log")
+    if not isinstance(log, Mapping):
+        return None
+    get: Callable[[str], int | None] = lambda name: number(log.get(name))  # noqa: E731
+    return NvmeHealth(
+        critical_warning=get("critical_warning"),
+        available_spare=get("available_spare"),
+        available_spare_threshold=get("available_spare_threshold"),
+        percentage_used=get("percentage_used"),
+        media_errors=get("media_errors"),
+    )
+
+
+def _scsi(document: Mapping[str, Any]) -> ScsiHealth:
+    log = document.get("scsi_error_counter_log")
+    counts = [
+        count
+        for direction in ("read", "write", "verify")
+        if (count := number(dig(log, direction, "total_uncorrected_errors"))) is not None
+    ]
+    return ScsiHealth(
+        uncorrected_errors=sum(counts) if counts else None,
+        grown_defects=number(document.get("scsi_grown_defect_list")),
+        pending_defects=number(dig(document, "scsi_pending_defects", "count")),
+    )
+
+
+def _temperature_limits(document: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """(recommended maximum, limit). A drive that gives one figure only has that one as its limit."""
+    figures = [
+        (dig(document, "temperature", "op_limit_max"), dig(document, "temperature", "limit_max")),
+        (None, dig(document, "temperature", "drive_trip")),
+        (
+            dig(document, "nvme_composite_temperature_threshold", "warning"),
+            dig(document, "nvme_composite_temperature_threshold", "critical"),
+        ),
+    ]
+    for pair in figures:
+        known = [value for value in pair if number(value) in BELIEVABLE_LIMIT_C]
+        if known:
+            return (known[0], known[-1]) if len(known) == 2 else (None, known[0])
+    return None, None
+
+
+def _written(document: Mapping[str, Any], protocol: Protocol) -> int | None:
+    if protocol is Protocol.NVME:
+        units = number(dig(document, "nvme_smart_health_information_log", "data_units_written"))
+        return None if units is None else units * NVME_DATA_UNIT_BYTES
+    if protocol is Protocol.SCSI:
+        gigabytes = dig(document, "scsi_error_counter_log", "write", "gigabytes_processed")
+        try:
+            return int(float(gigabytes) * 1e9)
+        except (TypeError, ValueError, OverflowError):
+            return None
+    sectors = _sectors_written(document)
+    return None if sectors is None else sectors * (number(document.get("logical_block_size")) or 512)
+
+
+def _sectors_written(document: Mapping[str, Any]) -> int | None:
+    """From the device statistics log: attribute 241 counts in a unit of each maker's own."""
+    table = [row for page in rows(document, "ata_device_statistics", "pages") for row in rows(page, "table")]
+    return next((number(dig(row, "value")) for row in table if dig(row, "name") == "Logical Sectors Written"), None)

@@ -1,0 +1,193 @@
+"""The GPU stage end to end over a library that plays a script: each fault is found, and nothing passes untested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from probes.host import Host
+from stages.gpu import STAGE, Options
+from stages.outcome import Outcome, ReasonCode, Verdict
+from tests.support import nvml
+from tests.support.stage_context import Remembering, stage_context
+from tests.support.stand_ins import StandIns
+
+QUICK = Options(duration_s=0.1, interval_s=0.1)
+UUID = nvml.HEALTHY["uuid"]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nvml.build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path, stand_ins: StandIns, library: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A machine with one H100 below a port."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    root = tmp_path / "host"
+    nvml.pci_device(root, "0000:3a:00.0", "60400", "8086:347A", "pcieport")
+    nvml.pci_device(root, "0000:3b:00.0", "30200", "10DE:2330", "nvidia", port="0000:3a:00.0")
+    return Host(root=root, tools=stand_ins.tools())
+
+
+async def run(host: Host, folder: Path, options: Options = QUICK) -> tuple[Outcome, Remembering]:
+    context, listener = stage_context(folder / "evidence", host)
+    return await STAGE.run(context, options), listener
+
+
+def errors(outcome: Outcome) -> set[tuple[ReasonCode, str]]:
+    return {(finding.reason_code, finding.component) for finding in outcome.errors}
+
+
+async def test_a_healthy_gpu_does_not_pass_without_a_load(machine: Host, library: Path, tmp_path: Path) -> None:
+    nvml.script(library, {})
+    outcome, listener = await run(machine, tmp_path)
+    assert errors(outcome) == {(ReasonCode.GPU_NOT_LOADED, f"gpu:{UUID}")}
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert ("temperature", f"gpu:{UUID}", 38, "C") in listener.samples
+    assert listener.fractions[-1] == 1.0
+    assert outcome.tool_versions == {"NVIDIA driver": "550.90.07"}
+
+
+FAULTS: list[tuple[Mapping[str, str], ReasonCode]] = [
+    ({"remapped_rows": "0,8,0,1"}, ReasonCode.GPU_REMAP_FAILED),
+    ({"remapped_rows": "0,1,1,0"}, ReasonCode.GPU_REMAP_PENDING),
+    ({"retired_pending": "1"}, ReasonCode.GPU_REMAP_PENDING),
+    ({"ecc_uncorrected": "2"}, ReasonCode.GPU_ECC_UNCORRECTED),
+    ({"retired_single_bit": "60", "retired_double_bit": "3"}, ReasonCode.GPU_PAGES_RETIRED),
+    ({"temperature": "60|93|60"}, ReasonCode.GPU_OVERHEATED),
+    ({"thermal_violation_ns": "0|100000000000"}, ReasonCode.GPU_THROTTLED),
+    ({"throttle_reasons": "0x40"}, ReasonCode.GPU_THROTTLED),
+    ({"pcie_width": "8"}, ReasonCode.GPU_PCIE_DEGRADED),
+    ({"nvlink7": "0"}, ReasonCode.GPU_NVLINK),
+    ({"nvlink3.crc": "5|9"}, ReasonCode.GPU_NVLINK),
+    ({"temperature": "error"}, ReasonCode.PROBE_ERROR),
+    ({"ecc_uncorrected": "error"}, ReasonCode.PROBE_ERROR),
+    ({"remapped_rows": "error"}, ReasonCode.PROBE_ERROR),
+    ({"pcie_width": "error"}, ReasonCode.PROBE_ERROR),
+]
+NO_FAULTS: list[Mapping[str, str]] = [
+    {"ecc_corrected": "400", "retired_single_bit": "62"},
+    {"throttle_reasons": "0x5"},  # idle, and capped by its power limit
+    {"remapped_rows": "3,1,0,0"},  # done its work
+    {"temperature": "91"},
+    {"nvlink0.crc": "5|5"},  # old errors
+    {"pcie_generation": "1"},  # saves power while idle
+    {"ecc_uncorrected": "unsupported", "remapped_rows": "unsupported", "nvlinks": "0"},  # a consumer card
+    {f"nvlink{link}": "0" for link in range(18)},  # a card without a bridge
+]
+
+
+def many(host: Host, library: Path, gpus: Sequence[Mapping[str, str]]) -> None:
+    """A machine full of GPUs, the first in the place of the one that is there."""
+    for bus in range(1, len(gpus)):
+        nvml.pci_device(host.root, f"0000:{0x3B + bus:02x}:00.0", "30200", "10DE:2330", "nvidia")
+    places = [{"uuid": f"G{number}", "pci": f"00000000:{0x3B + number:02X}:00.0"} for number in range(len(gpus))]
+    nvml.script(library, *({**place, **facts} for place, facts in zip(places, gpus, strict=True)))
+
+
+async def test_each_fault_is_found_and_named(machine: Host, library: Path, tmp_path: Path) -> None:
+    many(machine, library, [facts for facts, _ in FAULTS])
+    outcome, _ = await run(machine, tmp_path)
+    assert errors(outcome) == {(code, f"gpu:G{number}") for number, (_, code) in enumerate(FAULTS)}
+    assert outcome.verdict is Verdict.FAIL
+
+
+async def test_what_is_no_fault(machine: Host, library: Path, tmp_path: Path) -> None:
+    many(machine, library, NO_FAULTS)
+    outcome, _ = await run(machine, tmp_path)
+    assert errors(outcome) == {(ReasonCode.GPU_NOT_LOADED, f"gpu:G{number}") for number in range(len(NO_FAULTS))}
+
+
+async def test_facts_that_cannot_be_read_alone_are_unknown(machine: Host, library: Path, tmp_path: Path) -> None:
+    nvml.script(library, {"ecc_uncorrected": "error"})
+    outcome, _ = await run(machine, tmp_path)
+    assert outcome.verdict is Verdict.UNKNOWN
+
+
+async def test_a_slot_that_is_narrower_than_the_gpu_is_no_fault(
+    tmp_path: Path, stand_ins: StandIns, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+    nvml.pci_device(tmp_path, "0000:3a:00.0", "60400", "8086:347A", "pcieport", width=8)
+    nvml.pci_device(tmp_path, "0000:3b:00.0", "30200", "10DE:2330", "nvidia", port="0000:3a:00.0", width=8)
+    nvml.script(library, {"pcie_width": "8"})
+    outcome, _ = await run(Host(root=tmp_path, tools=stand_ins.tools()), tmp_path)
+    assert errors(outcome) == {(ReasonCode.GPU_NOT_LOADED, f"gpu:{UUID}")}
+
+
+async def test_inactive_nvlinks_fail_where_they_are_expected(machine: Host, library: Path, tmp_path: Path) -> None:
+    nvml.script(library, {f"nvlink{link}": "0" for link in range(18)})
+    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, nvlink_expected=True))
+    assert errors(outcome) == {(ReasonCode.GPU_NVLINK, f"gpu:{UUID}")}
+
+
+@pytest.mark.parametrize(
+    ("top", "code", "verdict"),
+    [
+        ({"init": "not_loaded"}, ReasonCode.GPU_DRIVER_MISSING, Verdict.UNKNOWN),
+        ({"init": "error"}, ReasonCode.GPU_DRIVER_MISSING, Verdict.UNKNOWN),
+        ({"init": "crash"}, ReasonCode.TOOL_FAILED, Verdict.UNKNOWN),
+        ({"init": "hang"}, ReasonCode.GPU_HUNG, Verdict.FAIL),
+    ],
+)
+async def test_a_driver_that_does_not_work(
+    machine: Host, library: Path, tmp_path: Path, top: Mapping[str, str], code: ReasonCode, verdict: Verdict
+) -> None:
+    nvml.script(library, **top)
+    limit_s = 1.5 if code is ReasonCode.GPU_HUNG else 30.0
+    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, answer_limit_s=limit_s))
+    assert errors(outcome) == {(code, "pci:0000:3b:00.0")}
+    assert outcome.verdict is verdict
+
+
+async def test_no_driver_at_all(machine: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "nowhere"))
+    outcome, _ = await run(machine, tmp_path)
+    assert errors(outcome) == {(ReasonCode.GPU_DRIVER_MISSING, "pci:0000:3b:00.0")}
+    assert outcome.verdict is Verdict.UNKNOWN
+
+
+async def test_a_gpu_that_the_driver_does_not_show(machine: Host, library: Path, tmp_path: Path) -> None:
+    nvml.pci_device(machine.root, "0000:5e:00.0", "30200", "10DE:2330", "nvidia")
+    nvml.script(library, {})
+    outcome, _ = await run(machine, tmp_path)
+    assert (ReasonCode.GPU_MISSING, "pci:0000:5e:00.0") in errors(outcome)
+    assert outcome.verdict is Verdict.FAIL
+
+
+async def test_a_gpu_that_is_lost_during_the_stage(machine: Host, library: Path, tmp_path: Path) -> None:
+    nvml.script(library, {"handle": "ok|lost"})
+    outcome, _ = await run(machine, tmp_path)
+    assert ReasonCode.GPU_MISSING in {code for code, _ in errors(outcome)}
+    assert outcome.verdict is Verdict.FAIL
+
+
+async def test_fewer_gpus_than_expected(machine: Host, library: Path, tmp_path: Path) -> None:
+    nvml.script(library, {})
+    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, expected_count=8))
+    assert (ReasonCode.GPU_MISSING, "gpu") in errors(outcome)
+
+
+async def test_none_here_and_none_expected(tmp_path: Path, stand_ins: StandIns) -> None:
+    nvml.pci_device(tmp_path, "0000:03:00.0", "30000", "1A03:2000", "ast")
+    host = Host(root=tmp_path, tools=stand_ins.tools())
+    outcome, _ = await run(host, tmp_path)
+    assert outcome.verdict is Verdict.NOT_APPLICABLE
+    outcome, _ = await run(host, tmp_path, Options(expected_count=1))
+    assert outcome.verdict is Verdict.FAIL
+
+
+async def test_a_gpu_of_another_maker_is_not_passed(tmp_path: Path, stand_ins: StandIns) -> None:
+    nvml.pci_device(tmp_path, "0000:03:00.0", "120000", "1002:74A1", "amdgpu")
+    outcome, _ = await run(Host(root=tmp_path, tools=stand_ins.tools()), tmp_path)
+    assert errors(outcome) == {(ReasonCode.GPU_NOT_LOADED, "pci:0000:03:00.0")}
+    assert outcome.verdict is Verdict.UNKNOWN
+
+
+async def test_a_machine_that_shows_no_buses_is_unknown(tmp_path: Path, stand_ins: StandIns) -> None:
+    outcome, _ = await run(Host(root=tmp_path / "empty", tools=stand_ins.tools()), tmp_path)
+    assert outcome.verdict is Verdict.UNKNOWN
