@@ -1,20 +1,174 @@
-"""Placeholder until the stage is written."""
+"""CPU and memory under full load, every result checked: stress-ng with --verify, then stressapptest over free memory.
 
-from dataclasses import dataclass
+Hardware errors that the kernel reports meanwhile are judged around it (`stages.deltas`); heat and reach, here.
+"""
 
-from stages.outcome import Outcome, ReasonCode, error
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from probes import counters, cpu, load
+from probes.host import Host, text_of
+from probes.notes import Notes
+from probes.tools import ToolError, ToolMissing
+from stages import cpu_speed
+from stages import cpu_stress_judge as verdicts
+from stages.cpu_stress_judge import MIB, StressNgReport
+from stages.cpu_stress_outcome import judge
+from stages.cpu_stress_plan import (
+    FILL_BYTES_PER_S,
+    CpuReading,
+    Machine,
+    MemoryReading,
+    Options,
+    Phase,
+    Plan,
+    Reading,
+    make_plan,
+)
+from stages.cpu_stress_watch import Watched, watching
+from stages.outcome import Outcome
+from stages.runner import tool_finding
 from stages.stage import Stage, StageContext
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    duration_s: float = 1.0
+PINNED_S = 3
+PINNED_TOTAL_S = 240
+TOOL_EXTRA_S = 60.0
+SNAPSHOT_S = 10.0
 
 
 async def run(context: StageContext, options: Options) -> Outcome:
-    return Outcome("not written", (error(ReasonCode.NOTHING_TO_TEST, "CPUStress", "not written"),))
+    """Load the CPUs, then the memory, and judge what came of it."""
+    machine = await _machine(context.host)
+    plan = make_plan(machine, options, context.facts.memory_fraction)
+    context.plan.set(plan.seconds)
+    context.evidence.mkdir(parents=True, exist_ok=True)
+    version = await _version(context.host)
+    before = await counters.snapshot(context.host, limit_s=SNAPSHOT_S)
+    times = load.cpu_times(context.host)
+    async with watching(context, plan.seconds) as watched:
+        cpu_readings = [await _cpu_phase(context, machine, plan, phase) for phase in plan.phases]
+        busy = load.busy_share(times, load.cpu_times(context.host))
+        memory = await _memory_phase(context, machine, plan, watched)
+    after = await counters.snapshot(context.host, limit_s=SNAPSHOT_S)
+    speeds, slow = await cpu_speed.measure(context, machine.usable, options.cpu_slow_fraction)
+    reading = Reading(tuple(cpu_readings), busy, memory, before, after, speeds, slow)
+    outcome = judge(reading, machine, plan, options)
+    sat_version = memory.sat.version if memory.sat else None
+    versions = {"stress-ng": version, "stressapptest": sat_version}
+    return replace(outcome, tool_versions={name: text for name, text in versions.items() if text})
+
+
+async def _machine(host: Host) -> Machine:
+    online = cpu.cpu_list(text_of(host.sys("devices", "system", "cpu", "online")))
+    usable = tuple(number for number in online if number in os.sched_getaffinity(0))
+    try:
+        model = (await cpu.collect(host, Notes())).model or ""
+    except ValueError:
+        model = ""
+    return Machine(online, usable, load.available_bytes(host) or 0, model)
+
+
+async def _version(host: Host) -> str | None:
+    """ "0.15.06" of "stress-ng, version 0.15.06 (gcc 12.2.0, …"."""
+    try:
+        words = (await host.tools.run("stress-ng", "--version", timeout_s=10)).stdout.split()
+    except ToolError:
+        return None
+    return words[2] if len(words) > 2 else None
+
+
+async def _cpu_phase(context: StageContext, machine: Machine, plan: Plan, phase: Phase) -> CpuReading:
+    context.info(f"stress-ng {phase.stressor} on {len(machine.usable)} CPUs for {phase.seconds} s")
+    try:
+        report = await _stress_ng(context, phase.stressor, len(machine.usable), phase.seconds)
+    except ToolError as problem:
+        return CpuReading(None, tool_finding(problem, "cpu"))
+    if not report.miscomputed:
+        return CpuReading(report)
+    context.error(f"stress-ng {phase.stressor}: wrong results; looking for the CPU by running on each alone")
+    return CpuReading(report, pinned=await _each_alone(context, machine.usable, plan, phase.stressor))
+
+
+async def _each_alone(
+    context: StageContext, cpus: Sequence[int], plan: Plan, stressor: str
+) -> dict[int, StressNgReport]:
+    """The same test on one CPU after the other, while they are still hot."""
+    seconds = max(1, min(PINNED_S, PINNED_TOTAL_S // max(1, len(cpus))))
+    context.plan.set(context.plan.planned_s + len(cpus) * (seconds + 0.5))
+    found: dict[int, StressNgReport] = {}
+    for number in cpus:
+        try:
+            found[number] = await _stress_ng(context, stressor, 1, seconds, pinned=number)
+        except ToolError as problem:
+            context.warn(f"stress-ng {stressor} on CPU {number} alone: {problem}")
+    return found
+
+
+async def _stress_ng(
+    context: StageContext,
+    stressor: str,
+    workers: int,
+    seconds: int,
+    *extra: str,
+    pinned: int | None = None,
+    memory_bytes: int = 0,
+) -> StressNgReport:
+    """One verified run of one stressor. Raises a ToolError when it was missing, killed or did not end."""
+    name = stressor if pinned is None else f"{stressor}-on-cpu{pinned}"
+    metrics = context.evidence / f"stress-ng-{name}.yaml"
+    metrics.unlink(missing_ok=True)
+    argv = ["stress-ng", f"--{stressor}", str(workers), *extra, "--verify", "--metrics-brief"]
+    argv += ["--yaml", str(metrics), "--timeout", f"{seconds}s"]
+    argv += ["--cpu-method", "all"] if stressor == "cpu" else []
+    argv += ["--taskset", str(pinned)] if pinned is not None else []
+    result = await context.host.tools.run(
+        *argv, timeout_s=1.5 * seconds + TOOL_EXTRA_S, accept=None, load=True, memory_bytes=memory_bytes
+    )
+    return verdicts.stress_ng_report(result, text_of(metrics), stressor, seconds)
+
+
+async def _memory_phase(context: StageContext, machine: Machine, plan: Plan, watched: Watched) -> MemoryReading:
+    """stressapptest, or where there is none, stress-ng's vm test."""
+    if plan.memory_mib < 1:
+        return MemoryReading()
+    watched.least_available = None
+    free = load.available_bytes(context.host)
+    try:
+        reading = await _memory_load(context, machine, plan)
+    except ToolError as problem:
+        return MemoryReading(problem=tool_finding(problem, "memory"))
+    taken = None if free is None or watched.least_available is None else free - watched.least_available
+    return replace(reading, taken_bytes=taken)
+
+
+async def _memory_load(context: StageContext, machine: Machine, plan: Plan) -> MemoryReading:
+    # Address space is more than memory: the C library reserves an arena of 128 MiB for each thread, and stacks.
+    headroom = (1024 + 256 * max(1, len(machine.usable))) * MIB
+    limit = plan.memory_mib * MIB + headroom
+    argv = ("stressapptest", "-s", str(plan.memory_s), "-M", str(plan.memory_mib), "-W")
+    timeout_s = 1.5 * plan.memory_s + TOOL_EXTRA_S + 2 * plan.memory_mib * MIB / FILL_BYTES_PER_S
+    context.info(f"memory test over {plan.memory_mib} MiB for {plan.memory_s} s")
+    try:
+        result = await context.host.tools.run(*argv, timeout_s=timeout_s, accept=None, load=True, memory_bytes=limit)
+        return MemoryReading(sat=verdicts.sat_report(result, plan.memory_s))
+    except ToolMissing:
+        context.info("stressapptest is not installed: stress-ng's vm test takes its place")
+    workers = max(1, len(machine.usable))
+    # The workers share the size out among them; what they really took is judged by the resident size reported.
+    extra = ("--vm-bytes", f"{plan.memory_mib}m", "--vm-method", "all", "--vm-keep", "--oomable")
+    report = await _stress_ng(context, "vm", workers, plan.memory_s, *extra, memory_bytes=limit)
+    return MemoryReading(vm=report, vm_workers=workers)
 
 
 STAGE = Stage(
-    name="CPUStress", state="CPUStress", title="CPU", options=Options, planned_s=lambda o: o.duration_s, run=run
+    name="CPUStress",
+    state="CPUStress",
+    title="CPU and memory under load",
+    options=Options,
+    planned_s=lambda options: options.duration_s + 15.0,
+    run=run,
+    tools=("stress-ng", "stressapptest"),
 )

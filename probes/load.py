@@ -1,0 +1,54 @@
+"""How hard the machine works right now: CPU time, clocks, free memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from probes.host import Host, entries_of, int_of, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """Clock ticks of one CPU since boot: all, and those in which it was not idle."""
+
+    total: int
+    busy: int
+
+
+def cpu_times(host: Host) -> dict[int, CpuTime]:
+    """Of each online CPU, by number. Time that a hypervisor took away counts as busy: the CPU had work."""
+    found: dict[int, CpuTime] = {}
+    for line in (text_of(host.proc("stat")) or "").splitlines():
+        if match := re.match(r"cpu(\d+) ([\d ]+)", line):
+            # user nice system idle iowait irq softirq steal; guest time is part of user.
+            ticks = [int(word) for word in match[2].split()][:8]
+            found[int(match[1])] = CpuTime(sum(ticks), sum(ticks) - sum(ticks[3:5]))
+    return found
+
+
+def busy_share(before: Mapping[int, CpuTime], after: Mapping[int, CpuTime]) -> dict[int, float]:
+    """The part of the time between two readings in which each CPU was busy, 0 to 1."""
+    return {
+        cpu: (now.busy - before[cpu].busy) / (now.total - before[cpu].total)
+        for cpu, now in after.items()
+        if cpu in before and now.total > before[cpu].total
+    }
+
+
+def available_bytes(host: Host) -> int | None:
+    """MemAvailable: what can be had without swapping. None when the kernel does not say."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text_of(host.proc("meminfo")) or "", re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def mean_mhz(host: Host) -> float | None:
+    """The mean clock of the CPUs, from cpufreq, else from cpuinfo; None where neither tells (virtual machines, ARM)."""
+    folders = entries_of(host.sys("devices", "system", "cpu", "cpufreq"))
+    khz = [value for folder in folders if (value := int_of(folder / "scaling_cur_freq")) is not None]
+    if khz:
+        return fmean(khz) / 1000
+    mhz = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
+    return fmean(float(value) for value in mhz) if mhz else None

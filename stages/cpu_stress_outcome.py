@@ -1,0 +1,118 @@
+"""Judges what CPUStress saw. Pure: readings in, outcome out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probes import counters
+from stages import cpu_speed, deltas
+from stages import cpu_stress_judge as verdicts
+from stages.cpu_stress_judge import MIB
+from stages.cpu_stress_plan import CpuReading, Machine, MemoryReading, Options, Plan, Reading
+from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error, info
+
+LOAD_VISIBLE_BYTES = 2 << 30
+"""A memory load of this size must show in the free memory; smaller ones drown in what else the machine does."""
+
+
+def judge(reading: Reading, machine: Machine, plan: Plan, options: Options) -> Outcome:
+    """Findings, figures and coverage from all that was seen (pure)."""
+    idle = verdicts.idle_cpus(reading.busy, machine.online)
+    cpu_findings = [finding for one in reading.cpu for finding in _cpu_findings(one)]
+    memory_findings, tested_mib = _memory_findings(reading.memory, plan, options)
+    heat_s = reading.after.uptime_s - reading.before.uptime_s
+    fractions = counters.throttled_fraction(reading.before, reading.after, heat_s)
+    heat, heat_figures = verdicts.throttle_findings(fractions, options.throttle_limit, machine.model)
+    cpu_share = 1 - len(idle) / len(machine.online) if machine.online else 0.0
+    memory_share = tested_mib * MIB / machine.available_bytes if machine.available_bytes else 0.0
+    return Outcome(
+        f"{len(machine.online) - len(idle)} of {len(machine.online)} CPUs and {tested_mib} MiB of memory tested",
+        (
+            *cpu_findings,
+            *_reach(idle, machine),
+            *memory_findings,
+            *heat,
+            *cpu_speed.findings(reading.speeds, reading.slow, options.cpu_slow_fraction),
+            *_log_readable(reading),
+            *deltas.earlier(reading.before),
+        ),
+        (*_figures(reading, tested_mib), *heat_figures),
+        {"cpu": round(cpu_share, 4), "memory": round(memory_share, 4)},
+    )
+
+
+def _cpu_findings(one: CpuReading) -> list[Finding]:
+    if one.problem is not None:
+        return [one.problem]
+    assert one.report is not None, "a phase without a problem has a report"
+    return list(verdicts.cpu_findings(one.report, one.pinned))
+
+
+def _reach(idle: Sequence[int], machine: Machine) -> list[Finding]:
+    if not machine.online:
+        return [error(ReasonCode.NOTHING_TO_TEST, "cpu", "The kernel does not say which CPUs are online")]
+    if not idle:
+        return []
+    names = ", ".join(map(str, idle[:16])) + (" …" if len(idle) > 16 else "")
+    text = f"{len(idle)} of {len(machine.online)} CPUs were idle for more than half of the load, so not tested: {names}"
+    return [error(ReasonCode.COVERAGE_LOW, "cpu", text)]
+
+
+def _memory_findings(memory: MemoryReading, plan: Plan, options: Options) -> tuple[list[Finding], int]:
+    """Findings, and how many MiB were really tested."""
+    if memory.problem is not None:
+        return [memory.problem], 0
+    findings: list[Finding] = []
+    tested = 0
+    if memory.sat is not None:
+        findings += verdicts.sat_findings(memory.sat, plan.memory_mib)
+        tested = min(plan.memory_mib, memory.sat.started_mib or 0)
+    elif memory.vm is not None:
+        findings += verdicts.vm_findings(memory.vm)
+        resident_kib = (memory.vm.max_rss_kib or 0) * memory.vm_workers
+        tested = min(plan.memory_mib, resident_kib // 1024)
+    if _load_not_seen(memory, plan):
+        taken = (memory.taken_bytes or 0) // MIB
+        text = f"The memory test claims {tested} MiB, but free memory went down by {taken} MiB only"
+        findings.append(error(ReasonCode.OUTPUT_UNREADABLE, "memory", text))
+        tested = min(tested, max(0, taken))
+    if any(finding.reason_code is not ReasonCode.MEMORY_MISCOMPUTE for finding in findings):
+        tested = 0
+    return [*findings, *_coverage(tested, plan, options)], tested
+
+
+def _load_not_seen(memory: MemoryReading, plan: Plan) -> bool:
+    size = plan.memory_mib * MIB
+    return size >= LOAD_VISIBLE_BYTES and memory.taken_bytes is not None and memory.taken_bytes < size / 2
+
+
+def _coverage(tested_mib: int, plan: Plan, options: Options) -> list[Finding]:
+    """The floor is of what the load was allowed to take: how much that is, is not the machine's doing."""
+    if plan.memory_mib < 1 or tested_mib < options.memory_coverage_floor * plan.memory_mib:
+        text = f"{tested_mib} MiB of memory tested, of {plan.memory_mib} MiB that could be taken"
+        return [error(ReasonCode.COVERAGE_LOW, "memory", text)]
+    if plan.allowed_share < options.memory_coverage_floor:
+        text = f"Only {plan.allowed_share:.0%} of the free memory was allowed for the test ({plan.memory_mib} MiB)"
+        return [info(ReasonCode.COVERAGE_LOW, "memory", text)]
+    return []
+
+
+def _log_readable(reading: Reading) -> list[Finding]:
+    for counter in (reading.before, reading.after):
+        if counter.kernel_log.unreadable:
+            text = f"Hardware errors in the kernel log cannot be seen: {counter.kernel_log.unreadable}"
+            return [error(ReasonCode.OUTPUT_UNREADABLE, "kernel-log", text)]
+    return []
+
+
+def _figures(reading: Reading, tested_mib: int) -> list[Measurement]:
+    figures = [
+        Measurement(f"bogo_ops_{report.stressor}", "cpu", round(report.operations / report.wall_s, 1), "1/s")
+        for one in reading.cpu
+        if (report := one.report) is not None and report.operations and report.wall_s
+    ]
+    sat = reading.memory.sat
+    if sat is not None and sat.completed_mib and sat.completed_s:
+        figures.append(Measurement("memory_copy", "memory", round(sat.completed_mib / sat.completed_s, 1), "MiB/s"))
+    figures.append(Measurement("memory_tested", "memory", tested_mib, "MiB"))
+    return figures

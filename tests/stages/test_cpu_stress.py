@@ -1,0 +1,469 @@
+"""CPUStress: the plan, the judge on recordings, stand-ins that lie, and the real tools."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from probes.counters import Counters, Throttle
+from probes.host import Host
+from probes.kernel_log import KernelLog
+from probes.load import CpuTime, busy_share
+from stages import cpu_speed, cpu_stress, psu_samples
+from stages.cpu_stress_judge import (
+    SatReport,
+    StressNgReport,
+    cpu_findings,
+    sat_findings,
+    sat_report,
+    stress_ng_report,
+    throttle_findings,
+    untested,
+    vm_findings,
+)
+from stages.cpu_stress_outcome import judge
+from stages.cpu_stress_plan import CpuReading, Machine, MemoryReading, Options, Reading, make_plan
+from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict, cancelled_outcome
+from stages.runner import StageRun
+from stages.stage import RunFacts
+from tests.support.recordings import result, text
+from tests.support.stage_context import stage_context
+from tests.support.stand_ins import StandIns
+
+GIB = 2**30
+MIB = 2**20
+TWO = Machine((0, 1), (0, 1), 8 * GIB, "AMD EPYC 7502 32-Core Processor")
+
+
+def codes(findings: list[Finding] | tuple[Finding, ...]) -> list[tuple[ReasonCode, str]]:
+    return [(finding.reason_code, finding.component) for finding in findings]
+
+
+# --- plan ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_time_is_shared_between_cpu_and_memory() -> None:
+    plan = make_plan(TWO, Options(duration_s=120), 1.0)
+    assert plan.memory_s == 60
+    assert sum(phase.seconds for phase in plan.phases) == 60
+    assert {phase.stressor for phase in plan.phases} == {"cpu", "cache", "vecmath", "vecfp", "vecshuf"}
+
+
+def test_the_reserve_is_the_larger_of_two() -> None:
+    assert make_plan(TWO, Options(), 1.0).memory_mib == 8 * 1024 - 512
+    large = replace(TWO, available_bytes=1024 * GIB)
+    assert make_plan(large, Options(), 1.0).memory_mib == int(1024 * 1024 * 0.98)
+
+
+def test_a_workstation_lends_half_of_its_memory() -> None:
+    plan = make_plan(TWO, Options(), 0.5)
+    assert (plan.memory_mib, plan.allowed_share) == (4096, 0.5)
+    small = replace(TWO, available_bytes=600 * MIB)
+    assert make_plan(small, Options(), 0.5).memory_mib == 88  # the reserve is more than the half
+
+
+def test_no_memory_to_spare_is_no_plan_for_memory() -> None:
+    assert make_plan(replace(TWO, available_bytes=300 * MIB), Options(), 1.0).memory_mib == 0
+    assert make_plan(replace(TWO, available_bytes=0), Options(), 1.0).memory_mib == 0
+
+
+# --- stress-ng ------------------------------------------------------------------------------------------------------
+
+
+def report(case: str, stressor: str = "cpu", asked_s: float = 2.0, duration_s: float = 2.1) -> StressNgReport:
+    metrics = Path(__file__).parents[1] / "fixtures" / "tools" / "stress-ng" / f"{case}.yaml"
+    return stress_ng_report(
+        result("stress-ng", case, duration_s=duration_s),
+        metrics.read_text() if metrics.exists() else None,
+        stressor,
+        asked_s,
+    )
+
+
+@pytest.mark.parametrize("case", ["pass-0.15", "pass-0.19"])
+def test_a_real_pass(case: str) -> None:
+    good = report(case)
+    assert good.operations
+    assert list(cpu_findings(good, {})) == []
+
+
+@pytest.mark.parametrize("case", ["miscompute-0.15", "miscompute-0.19"])
+def test_a_real_miscompute_names_the_cpus_that_fail_alone(case: str) -> None:
+    bad = report(case)
+    assert codes(list(cpu_findings(bad, {0: report("pass-0.15"), 1: bad}))) == [(ReasonCode.CPU_MISCOMPUTE, "cpu:1")]
+    (unknown,) = cpu_findings(bad, {0: report("pass-0.15"), 1: report("pass-0.19")})
+    assert (unknown.reason_code, unknown.component) == (ReasonCode.CPU_MISCOMPUTE, "cpu")
+    assert "did not come again" in unknown.message
+    assert "drand48 error detected" in unknown.evidence
+
+
+def test_a_killed_worker_is_no_miscompute() -> None:
+    """Its bookkeeping is spoilt then, which stress-ng reports with the same word as a wrong result."""
+    crashed = report("crashed-0.15", asked_s=3.0)
+    assert not crashed.miscomputed
+    assert codes(list(cpu_findings(crashed, {}))) == [(ReasonCode.TOOL_FAILED, "cpu")]
+
+
+def test_a_skipped_stressor_is_not_tested() -> None:
+    skipped = report("skipped")
+    assert skipped.exit_code == 0
+    assert codes(list(cpu_findings(skipped, {}))) == [(ReasonCode.OUTPUT_UNREADABLE, "cpu")]
+
+
+def test_another_stressors_figures_do_not_count() -> None:
+    assert untested(report("pass-0.15", stressor="vecmath")) is not None
+
+
+@pytest.mark.parametrize(("asked_s", "duration_s"), [(10.0, 10.0), (2.0, 0.1)])
+def test_a_run_that_was_too_short_is_not_tested(asked_s: float, duration_s: float) -> None:
+    short = report("pass-0.15", asked_s=asked_s, duration_s=duration_s)
+    assert codes(list(cpu_findings(short, {}))) == [(ReasonCode.OUTPUT_UNREADABLE, "cpu")]
+
+
+def test_wrong_arguments_are_a_failed_tool() -> None:
+    assert codes(list(cpu_findings(report("bad-taskset-0.15"), {}))) == [(ReasonCode.TOOL_FAILED, "cpu")]
+
+
+def test_bit_errors_of_the_vm_test() -> None:
+    assert codes(list(vm_findings(report("vm-bit-errors", "vm")))) == [(ReasonCode.MEMORY_MISCOMPUTE, "memory")]
+    assert list(vm_findings(report("vm-0.15", "vm"))) == []
+
+
+# --- stressapptest ---------------------------------------------------------------------------------------------------
+
+
+def sat(case: str, duration_s: float = 5.0) -> SatReport:
+    return sat_report(result("stressapptest", case, duration_s=duration_s), 3.0)
+
+
+def test_a_real_memory_pass() -> None:
+    good = sat("pass")
+    assert (good.started_mib, good.version) == (64, "1.0.6_autoconf")
+    assert list(sat_findings(good, 64)) == []
+
+
+def test_real_miscompares_name_the_cpus_that_saw_them() -> None:
+    (finding,) = sat_findings(sat("miscompare"), 64)
+    assert (finding.reason_code, finding.component) == (ReasonCode.MEMORY_MISCOMPUTE, "memory")
+    assert "seen by CPU 0, 1" in finding.message
+    assert "miscompare on CPU 1" in finding.evidence
+
+
+def test_a_dimm_that_is_known_is_named() -> None:
+    recorded = result("stressapptest", "miscompare")
+    known = replace(recorded, stdout=recorded.stdout.replace(":DIMM Unknown)", ":DIMM_B2)", 1))
+    assert [finding.component for finding in sat_findings(sat_report(known, 3.0), 64)] == ["dimm:DIMM_B2"]
+
+
+def test_one_miscompare_fails_whatever_the_status_says() -> None:
+    recorded = result("stressapptest", "miscompare")
+    passed = recorded.stdout.replace("FAIL - test discovered HW problems", "PASS")
+    lying = replace(recorded, exit_code=0, stdout=passed)
+    assert codes(list(sat_findings(sat_report(lying, 3.0), 64))) == [(ReasonCode.MEMORY_MISCOMPUTE, "memory")]
+
+
+@pytest.mark.parametrize(("case", "code"), [("no-memory", ReasonCode.TOOL_FAILED), ("usage", ReasonCode.TOOL_FAILED)])
+def test_a_run_without_a_verdict_is_unknown(case: str, code: ReasonCode) -> None:
+    assert codes(list(sat_findings(sat(case), 64))) == [(code, "memory")]
+
+
+@pytest.mark.parametrize("stdout", ["", "Status: PASS - please verify no corrected errors\n", "garbage\n"])
+def test_a_bare_pass_is_not_believed(stdout: str) -> None:
+    bare = replace(result("stressapptest", "pass"), stdout=stdout)
+    assert codes(list(sat_findings(sat_report(bare, 3.0), 64))) == [(ReasonCode.OUTPUT_UNREADABLE, "memory")]
+
+
+def test_a_pass_over_less_memory_or_time_is_not_believed() -> None:
+    assert codes(list(sat_findings(sat("pass"), 4096))) == [(ReasonCode.OUTPUT_UNREADABLE, "memory")]
+    assert codes(list(sat_findings(sat("pass", 0.2), 64))) == [(ReasonCode.OUTPUT_UNREADABLE, "memory")]
+
+
+# --- judge -----------------------------------------------------------------------------------------------------------
+
+PLAN = make_plan(TWO, Options(), 1.0)
+QUIET = Counters(uptime_s=1000.0, kernel_log=KernelLog(None, 0, 10))
+GOOD_SAT = replace(sat("pass"), started_mib=PLAN.memory_mib, completed_mib=1e6)
+GOOD = Reading(
+    (CpuReading(report("pass-0.15")),),
+    {0: 1.0, 1: 0.98},
+    MemoryReading(sat=GOOD_SAT, taken_bytes=PLAN.memory_mib * MIB),
+    QUIET,
+    replace(QUIET, uptime_s=1100.0),
+)
+
+
+def judged(reading: Reading, machine: Machine = TWO, options: Options = Options()) -> Outcome:  # noqa: B008
+    return judge(reading, machine, PLAN, options)
+
+
+def test_a_sound_machine_passes_and_says_what_was_tested() -> None:
+    outcome = judged(GOOD)
+    assert outcome.verdict is Verdict.PASS, outcome.findings
+    assert outcome.coverage == {"cpu": 1.0, "memory": 0.9375}
+
+
+def test_a_cpu_that_the_load_did_not_reach_is_not_tested() -> None:
+    outcome = judged(replace(GOOD, busy={0: 1.0, 1: 0.1}))
+    assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
+    assert outcome.coverage["cpu"] == 0.5
+    assert judged(replace(GOOD, busy={})).verdict is Verdict.UNKNOWN
+
+
+def test_memory_that_nobody_took_was_not_tested() -> None:
+    outcome = judged(replace(GOOD, memory=replace(GOOD.memory, taken_bytes=100 * MIB)))
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert outcome.coverage["memory"] == 0
+
+
+def test_no_memory_test_at_all_is_low_coverage() -> None:
+    assert codes(judged(replace(GOOD, memory=MemoryReading())).errors) == [(ReasonCode.COVERAGE_LOW, "memory")]
+
+
+def test_half_the_memory_by_permission_is_told_and_does_not_fail() -> None:
+    plan = make_plan(TWO, Options(), 0.5)
+    memory = MemoryReading(sat=replace(GOOD_SAT, started_mib=plan.memory_mib), taken_bytes=plan.memory_mib * MIB)
+    outcome = judge(replace(GOOD, memory=memory), TWO, plan, Options())
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.coverage["memory"] == 0.5
+    assert any("50%" in finding.message for finding in outcome.findings)
+
+
+def test_an_unreadable_kernel_log_is_unknown() -> None:
+    blind = replace(QUIET, kernel_log=KernelLog(unreadable="it is not there"))
+    assert codes(judged(replace(GOOD, before=blind)).errors) == [(ReasonCode.OUTPUT_UNREADABLE, "kernel-log")]
+
+
+@pytest.mark.parametrize(
+    ("model", "time_ms", "severity"),
+    [
+        ("AMD EPYC 7502", 20_000, Severity.ERROR),
+        ("Intel(R) Core(TM) i7-8565U", 20_000, Severity.WARNING),
+        ("Intel(R) Xeon(R) Gold 6230", 4_000, None),
+    ],
+)
+def test_heat_fails_servers_and_warns_others(model: str, time_ms: int, severity: Severity | None) -> None:
+    before = replace(QUIET, throttle={"0": Throttle(1, 500), "1": Throttle(0, 0)})
+    after = replace(QUIET, uptime_s=1100.0, throttle={"0": Throttle(1, 500 + time_ms), "1": Throttle(0, 0)})
+    outcome = judged(replace(GOOD, before=before, after=after), replace(TWO, model=model))
+    found = [f for f in outcome.findings if f.reason_code is ReasonCode.THERMAL_THROTTLED]
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+    assert all(finding.component == "cpu:0" for finding in found)
+
+
+def test_a_machine_that_does_not_count_heat_is_not_judged() -> None:
+    (finding,), measurements = throttle_findings({}, 0.05, "AMD EPYC")
+    assert finding.severity is Severity.INFO
+    assert measurements == []
+
+
+def test_slow_cpus_are_those_below_their_like() -> None:
+    speeds = {0: 100.0, 1: 101.0, 2: 70.0, 3: 50.0, 4: 51.0}
+    kinds = {0: 5000, 1: 5000, 2: 5000, 3: 2000, 4: 2000}
+    assert cpu_speed.slow(speeds, kinds, 0.8) == {2: 0.7}
+    (finding,) = cpu_speed.findings(speeds, {2: 0.7}, 0.8)
+    assert (finding.reason_code, finding.severity, finding.component) == (
+        ReasonCode.CPU_SLOW,
+        Severity.WARNING,
+        "cpu:2",
+    )
+
+
+def test_busy_share_counts_stolen_time_as_work() -> None:
+    assert busy_share({0: CpuTime(100, 50)}, {0: CpuTime(200, 125), 1: CpuTime(9, 9)}) == {0: 0.75}
+
+
+# --- whole runs with stand-ins ---------------------------------------------------------------------------------------
+
+PARSE = """
+import re, time
+def value(name, default=None):
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+if "--version" in sys.argv: print("stress-ng, version 0.15.06 (gcc 12.2.0)"); sys.exit(0)
+"""
+ONLY_CPU_1 = (
+    PARSE
+    + """
+cpus = {int(value("--taskset"))} if "--taskset" in sys.argv else os.sched_getaffinity(0)
+if 1 in cpus and "--cpu" in sys.argv and "--verify" in sys.argv:
+    print("stress-ng: fail:  [7] cpu: sqrt error detected on sqrt(2)"); sys.exit(2)
+"""
+)
+SAT = """
+import time
+mib = sys.argv[sys.argv.index("-M") + 1]
+time.sleep(float(sys.argv[sys.argv.index("-s") + 1]))
+print(f"Stats: SAT revision 1.0.6_autoconf, 64 bit binary\\nStats: Starting SAT, {mib}M, 1 seconds")
+print("Stats: Completed: 9999.00M in 1.00s 9999.00MB/s, with 0 hardware incidents, 0 errors")
+print("Status: PASS - please verify no corrected errors")
+"""
+
+
+async def outcome_of(
+    tmp_path: Path, stand_ins: StandIns, *, fraction: float = 0.01, duration_s: float = 2.0
+) -> Outcome:
+    host = Host(tools=stand_ins.tools())
+    context, _ = stage_context(tmp_path / "evidence", host, facts=RunFacts(memory_fraction=fraction))
+    return await cpu_stress.STAGE.run(context, Options(duration_s=duration_s))
+
+
+async def test_a_tool_that_only_says_it_was_successful(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    only_stand_ins.says("stress-ng", "stress-ng: info:  [1] successful run completed in 2.00s\n")
+    only_stand_ins.says("stressapptest", "Status: PASS - please verify no corrected errors\n")
+    outcome = await outcome_of(tmp_path, only_stand_ins)
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert codes(outcome.errors).count((ReasonCode.OUTPUT_UNREADABLE, "cpu")) == 5
+    assert (ReasonCode.OUTPUT_UNREADABLE, "memory") in codes(outcome.errors)
+
+
+@pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
+async def test_the_cpu_that_miscomputes_is_named(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    only_stand_ins.python("stress-ng", ONLY_CPU_1)
+    only_stand_ins.python("stressapptest", SAT)
+    outcome = await outcome_of(tmp_path, only_stand_ins)
+    assert outcome.verdict is Verdict.FAIL
+    assert [f.component for f in outcome.errors if f.reason_code is ReasonCode.CPU_MISCOMPUTE] == ["cpu:1"]
+    pinned = [call for call in only_stand_ins.calls("stress-ng") if "--taskset" in call and "--verify" in call]
+    assert [call[call.index("--taskset") + 1] for call in pinned] == [
+        str(cpu) for cpu in sorted(os.sched_getaffinity(0))
+    ]
+
+
+async def test_a_memory_miscompare_fails(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    only_stand_ins.says("stress-ng", exit_code=1)
+    only_stand_ins.says("stressapptest", text("stressapptest", "miscompare.out"), exit_code=1)
+    outcome = await outcome_of(tmp_path, only_stand_ins)
+    assert outcome.verdict is Verdict.FAIL
+    assert (ReasonCode.MEMORY_MISCOMPUTE, "memory") in codes(outcome.errors)
+
+
+async def test_a_crash_is_unknown(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    only_stand_ins.python("stress-ng", "os.kill(os.getpid(), 11)\n")
+    only_stand_ins.python("stressapptest", "os.kill(os.getpid(), 9)\n")
+    outcome = await outcome_of(tmp_path, only_stand_ins)
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert {(ReasonCode.TOOL_FAILED, "cpu"), (ReasonCode.TOOL_FAILED, "memory")} <= set(codes(outcome.errors))
+
+
+async def test_without_tools_nothing_passes(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    outcome = await outcome_of(tmp_path, only_stand_ins)
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert {(ReasonCode.TOOL_MISSING, "cpu"), (ReasonCode.TOOL_MISSING, "memory")} <= set(codes(outcome.errors))
+
+
+async def test_a_cancel_reaches_every_grandchild(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    pids = tmp_path / "pids"
+    only_stand_ins.python(
+        "stress-ng",
+        "import time\n"
+        "if '--version' in sys.argv: sys.exit(0)\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os.setsid()\n"
+        f"        open({str(pids)!r}, 'a').write('x')\n"
+        "        time.sleep(600)\n"
+        "time.sleep(600)\n",
+    )
+    context, listener = stage_context(tmp_path / "evidence", Host(tools=only_stand_ins.tools()))
+    run = StageRun(cpu_stress.STAGE, {"duration_s": 60.0}, context)
+    task = asyncio.create_task(run.run())
+    while not (pids.exists() and len(pids.read_text()) == 3):
+        await asyncio.sleep(0.02)
+        assert not task.done()
+    load = psutil.Process().children(recursive=True)
+    started = time.monotonic()
+    run.interrupt(cancelled_outcome().findings[0])
+    outcome = await task
+    assert time.monotonic() - started < 2.0
+    assert outcome.verdict is Verdict.CANCELLED
+    assert psutil.wait_procs(load, timeout=1)[1] == []
+    assert listener.fractions
+
+
+async def test_the_supplies_are_sampled_during_the_load(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    root = tmp_path / "root"
+    (root / "dev").mkdir(parents=True)
+    (root / "dev" / "ipmi0").touch()
+    (root / "proc").mkdir()
+    (root / "proc" / "meminfo").write_text("MemAvailable:    8000000 kB\n")
+    only_stand_ins.python(
+        "ipmitool",
+        "import pathlib\n"
+        "if 'dump' in sys.argv: pathlib.Path(sys.argv[-1]).touch()\n"
+        f"elif 'sel' not in sys.argv: sys.stdout.write({text('ipmitool', 'hpe-ilo2-sdr.out')!r})\n",
+    )
+    only_stand_ins.says("stress-ng", "")
+    left = tmp_path / "evidence" / psu_samples.FILE_NAME
+    only_stand_ins.python("stressapptest", f"import time\nwhile not os.path.exists({str(left)!r}): time.sleep(0.02)\n")
+    context, listener = stage_context(tmp_path / "evidence", Host(root=root, tools=only_stand_ins.tools()))
+    await cpu_stress.STAGE.run(context, Options(duration_s=2.0))
+    samples = psu_samples.earlier(context.evidence)
+    assert samples is not None
+    assert [psu.watts for psu in samples.readings[0].supplies] == [0.0, 95.0]
+    assert ("power", "psu:Power Supply 2", 95.0, "W") in listener.samples
+
+
+# --- the real tools --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.root
+async def test_the_real_tools_pass_this_machine(tmp_path: Path, stand_ins: StandIns) -> None:
+    outcome = await outcome_of(tmp_path, stand_ins, duration_s=6.0)
+    assert outcome.verdict is Verdict.PASS, outcome.errors
+    assert outcome.coverage["cpu"] == 1.0
+    assert set(outcome.tool_versions) == {"stress-ng", "stressapptest"}
+    names = {figure.name for figure in outcome.measurements}
+    assert {"bogo_ops_cpu", "bogo_ops_vecmath", "memory_copy", "memory_tested"} <= names
+
+
+@pytest.mark.slow
+@pytest.mark.root
+async def test_stress_ng_takes_the_place_of_stressapptest(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    real = shutil.which("stress-ng")
+    assert real is not None
+    (only_stand_ins.folder / "stress-ng").symlink_to(real)
+    outcome = await outcome_of(tmp_path, only_stand_ins, duration_s=4.0)
+    assert outcome.verdict is Verdict.PASS, outcome.errors
+    tested = next(figure for figure in outcome.measurements if figure.name == "memory_tested")
+    assert tested.value > 50
+
+
+WRONG_ON_CPU_1 = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sched.h>
+double drand48(void) { double right = ((double (*)(void))dlsym(RTLD_NEXT, "drand48"))();
+  return sched_getcpu() == 1 ? right * 2 + 0.5 : right; }
+long lrand48(void) { long right = ((long (*)(void))dlsym(RTLD_NEXT, "lrand48"))();
+  return sched_getcpu() == 1 ? right / 2 + 5 : right; }
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler to build the fault")
+@pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
+async def test_the_real_stress_ng_finds_a_cpu_that_computes_wrong(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    """CPU 1 is made to miscompute under it, by a library that gives wrong numbers there and right ones elsewhere."""
+    (tmp_path / "wrong.c").write_text(WRONG_ON_CPU_1)
+    library = tmp_path / "wrong.so"
+    await asyncio.to_thread(
+        subprocess.run, ["cc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "wrong.c"), "-ldl"], check=True
+    )
+    only_stand_ins.python(
+        "stress-ng",
+        "arguments = ['rand48' if word == 'all' else word for word in sys.argv[1:]]\n"
+        f"os.environ['LD_PRELOAD'] = {str(library)!r}\n"
+        f"os.execv({shutil.which('stress-ng')!r}, ['stress-ng', *arguments])\n",
+    )
+    only_stand_ins.python("stressapptest", SAT)
+    outcome = await outcome_of(tmp_path, only_stand_ins)
+    assert [f.component for f in outcome.errors if f.reason_code is ReasonCode.CPU_MISCOMPUTE] == ["cpu:1"]

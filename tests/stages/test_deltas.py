@@ -1,0 +1,181 @@
+"""What the counters gained is charged to the stage; what they held before is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from probes.counters import AerErrors, Counters, MemoryErrors
+from probes.kernel_log import KernelLine, KernelLog
+from stages.deltas import earlier, judge
+from stages.outcome import Finding, ReasonCode, Severity
+
+OLD = "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 4: a600000000020408"
+QUIET = Counters(kernel_log=KernelLog(None, 0, 10, (KernelLine(3, OLD),)), mce_exceptions=0, hardware_corrupted_kib=0)
+
+
+def after(*lines: str, **changes: object) -> Counters:
+    new = tuple(KernelLine(11 + place, line) for place, line in enumerate(lines))
+    log = KernelLog(None, 0, 10 + len(lines), (*QUIET.kernel_log.lines, *new))
+    return replace(QUIET, kernel_log=log, **changes)  # type: ignore[arg-type]
+
+
+def found(now: Counters, before: Counters = QUIET) -> list[tuple[ReasonCode, Severity, str]]:
+    findings, _ = judge(before, now)
+    return [(finding.reason_code, finding.severity, finding.component) for finding in findings]
+
+
+def test_old_entries_are_nobodys() -> None:
+    assert judge(QUIET, QUIET) == ([], [])
+    (finding,) = earlier(QUIET)
+    assert finding.severity is Severity.INFO
+    assert finding.evidence == OLD
+
+
+def test_nothing_earlier_says_nothing() -> None:
+    assert earlier(Counters()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "severity", "component"),
+    [
+        (OLD, ReasonCode.MCE_UNCORRECTED, Severity.ERROR, "cpu:0"),
+        (
+            "mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 4: 9c00000000000151",
+            ReasonCode.MCE_CORRECTED,
+            Severity.WARNING,
+            "cpu:1",
+        ),
+        ("EDAC MC0: 1 UE memory read error on DIMM_B2 (x)", ReasonCode.ECC_UNCORRECTED, Severity.ERROR, "dimm:DIMM_B2"),
+        ("EDAC MC0: 4 CE error on DIMM_A1 (x)", ReasonCode.ECC_CORRECTED, Severity.WARNING, "dimm:DIMM_A1"),
+        ("EDAC MC0: 50 CE error on DIMM_A1 (x)", ReasonCode.ECC_CORRECTED, Severity.ERROR, "dimm:DIMM_A1"),
+        (
+            "pcieport 0000:89:02.0: AER: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer",
+            ReasonCode.PCIE_AER_FATAL,
+            Severity.ERROR,
+            "pci:0000:89:02.0",
+        ),
+        (
+            "pcieport 0000:89:02.0: AER: PCIe Bus Error: severity=Corrected, type=Physical Layer, (Receiver ID)",
+            ReasonCode.PCIE_AER_ERRORS,
+            Severity.WARNING,
+            "pci:0000:89:02.0",
+        ),
+        (
+            "watchdog: BUG: soft lockup - CPU#5 stuck for 26s! [bash:5]",
+            ReasonCode.KERNEL_FAULT,
+            Severity.ERROR,
+            "cpu:5",
+        ),
+        ("INFO: task dd:77 blocked for more than 120 seconds.", ReasonCode.KERNEL_FAULT, Severity.ERROR, "kernel"),
+        ("Oops: 0002 [#1] SMP NOPTI", ReasonCode.KERNEL_FAULT, Severity.ERROR, "kernel"),
+        (
+            "Out of memory: Killed process 16 (sshd) total-vm:1kB",
+            ReasonCode.KERNEL_FAULT,
+            Severity.ERROR,
+            "kernel",
+        ),
+        (
+            "Memory cgroup out of memory: Killed process 16 (java) total-vm:1kB",
+            ReasonCode.KERNEL_FAULT,
+            Severity.WARNING,
+            "kernel",
+        ),
+        (
+            "Out of memory: Killed process 17 (stress-ng-vm) total-vm:1kB",
+            ReasonCode.LOAD_OOM_KILLED,
+            Severity.ERROR,
+            "memory",
+        ),
+        (
+            "Out of memory: Killed process 17 (stressapptest) total-vm:1kB",
+            ReasonCode.LOAD_OOM_KILLED,
+            Severity.ERROR,
+            "memory",
+        ),
+        (
+            "NVRM: Xid (PCI:0000:01:00): 79, pid=1122, GPU has fallen off the bus.",
+            ReasonCode.GPU_XID,
+            Severity.ERROR,
+            "pci:0000:01:00",
+        ),
+    ],
+)
+def test_a_new_line_is_charged(line: str, code: ReasonCode, severity: Severity, component: str) -> None:
+    findings, _ = judge(QUIET, after(line))
+    (finding,) = findings
+    assert (finding.reason_code, finding.severity, finding.component) == (code, severity, component)
+    assert finding.evidence == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "I/O error, dev sda, sector 10000 op 0x0:(READ) flags 0x80700 phys_seg 3 prio class 0",
+        "NVRM: Xid (PCI:0000:01:00): 31, pid=79749, name=exe, Ch 0000000a, intr 00000000. MMU Fault",
+        "NVRM: Xid (PCI:0000:01:00): 63, Row Remapper: Row remapping was successful.",
+    ],
+)
+def test_what_other_stages_judge_is_left_to_them(line: str) -> None:
+    assert found(after(line)) == []
+
+
+def test_edac_counters_are_judged_and_their_lines_are_not_judged_twice() -> None:
+    before = replace(QUIET, memory={"A1": MemoryErrors(3, 0), "B1": MemoryErrors(0, 0)})
+    now = after(
+        "EDAC MC0: 2 CE error on A1 (x)",
+        "EDAC MC0: 1 UE memory read error on B1 (x)",
+        memory={"A1": MemoryErrors(5, 0), "B1": MemoryErrors(0, 1)},
+    )
+    findings, measurements = judge(before, now)
+    assert [(finding.reason_code, finding.component) for finding in findings] == [
+        (ReasonCode.ECC_CORRECTED, "dimm:A1"),
+        (ReasonCode.ECC_UNCORRECTED, "dimm:B1"),
+    ]
+    assert [(figure.component, figure.value, figure.ok) for figure in measurements] == [("dimm:A1", 2, True)]
+
+
+def test_fifty_corrected_errors_fail() -> None:
+    now = after(memory={"A1": MemoryErrors(50, 0)})
+    assert found(now) == [(ReasonCode.ECC_CORRECTED, Severity.ERROR, "dimm:A1")]
+    now = after(memory={"A1": MemoryErrors(49, 0)})
+    assert found(now) == [(ReasonCode.ECC_CORRECTED, Severity.WARNING, "dimm:A1")]
+
+
+def test_a_machine_check_without_a_line_still_fails() -> None:
+    assert found(after(mce_exceptions=2)) == [(ReasonCode.MCE_UNCORRECTED, Severity.ERROR, "host")]
+    assert found(after(OLD, mce_exceptions=2)) == [(ReasonCode.MCE_UNCORRECTED, Severity.ERROR, "cpu:0")]
+
+
+def test_memory_taken_out_of_use_fails() -> None:
+    assert found(after(hardware_corrupted_kib=4)) == [(ReasonCode.ECC_UNCORRECTED, Severity.ERROR, "memory")]
+
+
+def test_pcie_counters_are_judged_once() -> None:
+    before = replace(QUIET, aer={"0000:89:02.0": AerErrors(1, 0, 0)})
+    line = "pcieport 0000:89:02.0: AER: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer"
+    now = after(line, aer={"0000:89:02.0": AerErrors(1, 0, 1)})
+    assert found(now, before) == [(ReasonCode.PCIE_AER_FATAL, Severity.ERROR, "pci:0000:89:02.0")]
+    assert found(after(aer={"0000:89:02.0": AerErrors(1, 0, 0)}), before) == []
+
+
+def test_a_cleared_counter_is_no_negative_finding() -> None:
+    before = replace(QUIET, memory={"A1": MemoryErrors(9, 9)}, hardware_corrupted_kib=8, mce_exceptions=5)
+    now = after(memory={"A1": MemoryErrors(0, 0)})
+    assert found(now, before) == []
+
+
+def test_what_could_not_be_read_is_a_warning() -> None:
+    now = Counters(kernel_log=KernelLog(unreadable="gone"), unreadable=("gone",))
+    assert found(now) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+
+
+def test_overwritten_records_are_a_warning() -> None:
+    now = replace(QUIET, kernel_log=KernelLog(None, 20, 30, ()))
+    assert found(now) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "kernel-log")]
+
+
+def test_messages_name_what_and_how_many() -> None:
+    findings: list[Finding] = judge(QUIET, after(memory={"A1": MemoryErrors(7, 0)}))[0]
+    assert "7 corrected memory errors on A1" in findings[0].message
