@@ -1,0 +1,145 @@
+"""One iperf3 test to a server: runs the child, and makes figures of its report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probes.host import Host
+from probes.tools import ToolResult, ToolTimeout
+
+PYTHON = (sys.executable, "-I", str(Path(__file__).with_name("iperf_child.py")))
+NO_LIBRARY = 3
+PAUSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One test in one direction."""
+
+    host: str
+    port: int
+    seconds: int
+    streams: int
+    reverse: bool
+    """True: the server sends, this host receives."""
+    address: str | None = None
+    device: str | None = None
+    omit: int = 1
+    """Seconds at the start that do not count: TCP is still finding its speed."""
+    slack_s: float = 15.0
+    """What connecting and exchanging results may take beyond the test itself."""
+
+    @property
+    def direction(self) -> str:
+        return "receive" if self.reverse else "send"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What a test moved."""
+
+    mbps: float
+    """As received, in 10^6 bits a second."""
+    bytes_moved: int
+    """Payload that arrived; the sender's own count includes what still lay in its buffers at the end."""
+    retransmits: int | None
+    packets: float
+    """Segments sent, from the bytes and the segment size."""
+    own_cpu: float
+    """The client's CPU time, percent of one CPU."""
+    peer_cpu: float
+    version: str
+
+    @property
+    def retransmit_share(self) -> float | None:
+        """Segments sent again, of all sent; None where the sender's kernel does not tell."""
+        if self.retransmits is None or self.packets <= 0:
+            return None
+        return self.retransmits / self.packets
+
+
+class IperfUnavailable(Exception):
+    """The server could not be used, for as long as it was tried. `str()` says why."""
+
+
+class IperfNotInstalled(Exception):
+    """libiperf or the iperf3 package is missing here."""
+
+
+class IperfUnreadable(Exception):
+    """The child or libiperf said something that makes no sense."""
+
+
+async def measure(host: Host, request: Request, *, retry_s: float) -> Flow:
+    """Run one test; a server that is busy, away or dies is tried again until `retry_s` have gone by in failures.
+
+    Raises IperfUnavailable, IperfNotInstalled, IperfUnreadable, and ToolError when the child crashes or hangs.
+    """
+    failing_s = 0.0
+    while True:
+        started = time.monotonic()
+        try:
+            return await _once(host, request)
+        except IperfUnavailable as problem:
+            failing_s += time.monotonic() - started
+            if failing_s >= retry_s:
+                raise IperfUnavailable(f"{problem}, for {failing_s:.0f} s") from None
+        except ToolTimeout:
+            failing_s += time.monotonic() - started
+            if failing_s >= retry_s:
+                raise
+        pause_s = min(PAUSE_S, max(0.1, retry_s - failing_s))
+        await asyncio.sleep(pause_s)
+        failing_s += pause_s
+
+
+async def _once(host: Host, request: Request) -> Flow:
+    fields = ("host", "port", "seconds", "omit", "streams", "reverse", "address", "device")
+    asked = json.dumps({name: getattr(request, name) for name in fields})
+    limit_s = request.seconds + request.omit + request.slack_s
+    result = await host.tools.run(*PYTHON, asked, timeout_s=limit_s, accept=(0, NO_LIBRARY))
+    answer = _parse(result)
+    if result.exit_code == NO_LIBRARY:
+        raise IperfNotInstalled(str(answer.get("error")))
+    if "error" in answer:
+        raise IperfUnavailable(str(answer["error"]).removeprefix("error - "))
+    return flow_of(answer)
+
+
+def _parse(result: ToolResult) -> dict[str, Any]:
+    try:
+        answer = json.loads(result.stdout)
+    except ValueError:
+        raise IperfUnreadable(f"the iperf3 client said {result.stdout[:80]!r} ({result.last_words()})") from None
+    if not isinstance(answer, dict):
+        raise IperfUnreadable(f"the iperf3 client said {result.stdout[:80]!r}")
+    return answer
+
+
+def flow_of(answer: dict[str, Any]) -> Flow:
+    """The figures of a report of iperf3 3.1 and later. Raises IperfUnreadable; a test that moved nothing is one."""
+    try:
+        report = answer["report"]
+        start, end = report["start"], report["end"]
+        sent, received = end["sum_sent"], end["sum_received"]
+        mss = int(start.get("tcp_mss") or start.get("tcp_mss_default") or 0)
+        flow = Flow(
+            mbps=float(received["bits_per_second"]) / 1e6,
+            bytes_moved=int(received["bytes"]),
+            retransmits=None if sent.get("retransmits") is None else int(sent["retransmits"]),
+            packets=sent["bytes"] / mss if mss else 0.0,
+            own_cpu=float(end["cpu_utilization_percent"]["host_total"]),
+            peer_cpu=float(end["cpu_utilization_percent"]["remote_total"]),
+            version=str(answer.get("version")),
+        )
+    except (KeyError, TypeError, ValueError) as problem:
+        raise IperfUnreadable(f"iperf3's report lacks {problem}") from None
+    if flow.bytes_moved <= 0 or not flow.mbps > 0:
+        raise IperfUnreadable("iperf3 reports that nothing was moved")
+    return flow

@@ -1,0 +1,178 @@
+"""A cable between two network namespaces: a machine's port in one, an iperf3 server's in the other.
+
+The stage runs in the test process; its tools run inside the first namespace, and its /sys is that namespace's,
+seen through the root of a process that sleeps there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from probes.host import Host
+from probes.tools import ToolResult, ToolRunner
+
+HOST_ADDRESS = "10.199.0.1"
+SERVER_ADDRESS = "10.199.0.2"
+PORT = 5201
+SHOWN = ("address", "carrier", "carrier_changes", "speed", "duplex", "type", "flags", "statistics", "mtu")
+
+
+def sh(*argv: str) -> str:
+    """Run a program that must succeed; its output."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass
+class InNamespace:
+    """A tool runner that runs everything inside a network namespace."""
+
+    inner: ToolRunner
+    namespace: str
+    python: Path | None = None
+    """A program that is run where the stage runs this interpreter."""
+
+    def find(self, name: str) -> str | None:
+        return self.inner.find(name)
+
+    async def run(
+        self,
+        *argv: str,
+        timeout_s: float,
+        accept: Collection[int] | None = (0,),
+        stdin: bytes | None = None,
+        load: bool = False,
+        memory_bytes: int = 0,
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> ToolResult:
+        if self.python is not None and argv[0] == sys.executable:
+            argv = (str(self.python), *argv[1:])
+        return await self.inner.run(
+            *("ip", "netns", "exec", self.namespace),
+            *argv,
+            timeout_s=timeout_s,
+            accept=accept,
+            stdin=stdin,
+            load=load,
+            memory_bytes=memory_bytes,
+            pass_fds=pass_fds,
+            environment=environment,
+            on_line=on_line,
+        )
+
+    def recording(self, folder: Path) -> InNamespace:
+        return replace(self, inner=self.inner.recording(folder))
+
+    def take_unkillable(self) -> list[str]:
+        return self.inner.take_unkillable()
+
+
+@dataclass
+class Wire:
+    """Two namespaces and the cable. Use as a context manager."""
+
+    name: str = field(default_factory=lambda: f"vt{os.getpid()}")
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def near(self) -> str:
+        return f"{self.name}a"
+
+    @property
+    def far(self) -> str:
+        return f"{self.name}b"
+
+    def __enter__(self) -> Wire:
+        for namespace in (self.near, self.far):
+            sh("ip", "netns", "add", namespace)
+            sh("ip", "-n", namespace, "link", "set", "lo", "up")
+        self.cable("p0", HOST_ADDRESS, SERVER_ADDRESS)
+        self._see_sys()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        for namespace in (self.near, self.far):
+            subprocess.run(["ip", "netns", "del", namespace], check=False)
+
+    def _see_sys(self) -> None:
+        """A process that sleeps in the near namespace keeps its /sys open to us."""
+        self.start(self.near, "sleep", "600")
+        deadline = time.monotonic() + 10
+        while not (self._sys() / "p0").exists():
+            assert time.monotonic() < deadline, "the namespace's /sys is not to be seen"
+            time.sleep(0.02)
+
+    def _sys(self) -> Path:
+        return Path(f"/proc/{self._processes[0].pid}/root/sys/class/net")
+
+    def cable(self, port: str, near: str, far: str) -> None:
+        """One more port on each side, with a cable between them."""
+        peer = ["peer", "name", port, "netns", self.far]
+        sh("ip", "-n", self.near, "link", "add", port, "type", "veth", *peer)
+        for namespace, address in ((self.near, near), (self.far, far)):
+            sh("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", port)
+            sh("ip", "-n", namespace, "link", "set", port, "up")
+
+    def mac(self, port: str = "p0") -> str:
+        return sh("ip", "netns", "exec", self.near, "cat", f"/sys/class/net/{port}/address").strip()
+
+    def start(self, namespace: str, *argv: str) -> subprocess.Popen[bytes]:
+        """A process inside a namespace, ended with the wire."""
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(["ip", "netns", "exec", namespace, *argv], stdin=null, stdout=null, stderr=null)
+        self._processes.append(process)
+        return process
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        """A real iperf3 server on the far side."""
+        server = self.start(self.far, "iperf3", "-s", "-p", str(PORT))
+        deadline = time.monotonic() + 10
+        while f":{PORT}" not in sh("ip", "netns", "exec", self.far, "ss", "-Hltn"):
+            assert time.monotonic() < deadline, "the iperf3 server did not start"
+            time.sleep(0.05)
+        return server
+
+    def limit(self, mbit: int) -> None:
+        """The cable carries no more than this, both ways."""
+        for namespace in (self.near, self.far):
+            rate = ["rate", f"{mbit}mbit", "burst", "64kb", "latency", "100ms"]
+            sh("tc", "-n", namespace, "qdisc", "replace", "dev", "p0", "root", "tbf", *rate)
+
+    def lose(self, share: float) -> None:
+        """The far side drops this share of what it receives."""
+        rule = f"iifname p0 meta length > 500 numgen random mod 10000 < {round(share * 10000)} drop"
+        text = f"table ip t {{\n chain c {{\n type filter hook input priority 0\n {rule}\n }}\n}}\n"
+        subprocess.run(["ip", "netns", "exec", self.far, "nft", "-f", "-"], input=text, text=True, check=True)
+
+    def host(self, root: Path, tools: ToolRunner, driver: str | None = None, python: Path | None = None) -> Host:
+        """The machine as seen from the near namespace. `driver` names the port's driver in /sys."""
+        seen = self._sys()
+        ports = [entry.name for entry in seen.iterdir() if entry.name != "lo"]
+        for port in ports:
+            folder = root / "sys" / "class" / "net" / port
+            (folder / "device").mkdir(parents=True)
+            if driver is not None:
+                home = root / "sys" / "bus" / "pci" / "drivers" / driver
+                home.mkdir(parents=True, exist_ok=True)
+                (folder / "device" / "driver").symlink_to(home)
+            for name in SHOWN:
+                (folder / name).symlink_to(seen / port / name)
+        return Host(root=root, tools=InNamespace(tools, self.near, python))
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
