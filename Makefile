@@ -1,0 +1,42 @@
+# The commands of this house. `make` alone lists them.
+# PYTHON chooses the interpreter (3.11 or newer) that the environment in .venv is made with.
+
+PYTHON ?=
+VET_ARGS ?= --profile quick
+TEST_ARGS ?=
+VENV_PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test vet test check bench clean
+
+help: ## List these targets.
+	@echo "vetting-agent: decides whether a bare-metal server may enter production."
+	@echo
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
+	@echo "  PYTHON chooses the interpreter, 3.11 or newer: make setup PYTHON=/usr/bin/python3.13"
+
+setup: ## Install what is missing to vet this machine: system tools and the environment in .venv.
+	@PYTHON='$(PYTHON)' .ci/setup.sh vet
+
+setup-test: ## The same, with what the tests and the checks need.
+	@PYTHON='$(PYTHON)' .ci/setup.sh test
+
+vet: setup ## Vet this machine, non-destructively, and write a report; a verdict reached is success.
+	@exec $(VENV_PYTHON) -m vetting_agent vet --exit-zero $(VET_ARGS)
+
+test: setup-test ## Run the whole test suite.
+	@exec $(VENV_PYTHON) -m pytest $(TEST_ARGS)
+
+check: setup-test ## Lint, formatting and types.
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+
+bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
+	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md
+
+clean: ## Remove the environment and caches; reports stay.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
