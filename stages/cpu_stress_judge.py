@@ -134,9 +134,13 @@ class SatReport:
     last_words: str
 
 
+# Newer versions (1.0.11 does, 1.0.6 does not) begin each line with the time: "2026/11/21-05:09:28(UTC) Status: PASS - please verify no corrected errors"
+_SAT_TIME = re.compile(r"^\d{4}/\d\d/\d\d-\d\d:\d\d:\d\d\([^)]*\) ?", re.MULTILINE)
+
+
 def sat_report(result: ToolResult, asked_s: float) -> SatReport:
-    """Parse stressapptest's output."""
-    text = result.stdout
+    """Parse stressapptest's output, of 1.0.6 (Debian 12) to 1.0.11 (Debian 13)."""
+    text = _SAT_TIME.sub("", result.stdout)
     started = re.search(r"Starting SAT, (\d+)M", text)
     completed = re.search(r"Stats: Completed: ([\d.]+)M in ([\d.]+)s .*with (\d+) hardware incidents", text)
     status = re.search(r"^Status: (.*\S)", text, re.MULTILINE)

@@ -144,14 +144,18 @@ def sat(case: str, duration_s: float = 5.0) -> SatReport:
     return sat_report(result("stressapptest", case, duration_s=duration_s), 3.0)
 
 
-def test_a_real_memory_pass() -> None:
-    good = sat("pass")
-    assert (good.started_mib, good.version) == (64, "1.0.6_autoconf")
-    assert list(sat_findings(good, 64)) == []
+@pytest.mark.parametrize(
+    ("case", "mib", "version"), [("pass", 64, "1.0.6_autoconf"), ("pass-1.0.11", 11498, "1.0.11_autoconf")]
+)
+def test_a_real_memory_pass(case: str, mib: int, version: str) -> None:
+    good = sat(case)
+    assert (good.started_mib, good.version) == (mib, version)
+    assert list(sat_findings(good, mib)) == []
 
 
-def test_real_miscompares_name_the_cpus_that_saw_them() -> None:
-    (finding,) = sat_findings(sat("miscompare"), 64)
+@pytest.mark.parametrize("case", ["miscompare", "miscompare-1.0.11"])
+def test_real_miscompares_name_the_cpus_that_saw_them(case: str) -> None:
+    (finding,) = sat_findings(sat(case), 64)
     assert (finding.reason_code, finding.component) == (ReasonCode.MEMORY_MISCOMPUTE, "memory")
     assert "seen by CPU 0, 1" in finding.message
     assert "miscompare on CPU 1" in finding.evidence
