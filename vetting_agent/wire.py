@@ -63,11 +63,11 @@ class ExpectedDisk(Message, frozen=True, kw_only=True):
 
 
 class Claim(Message, frozen=True, kw_only=True):
-    """The reply to `claim`. `parameters` and `non_destructive` are kept as they came: a malformed one is no
-    malformed reply, it has a meaning of its own (a failed stage; true)."""
+    """The reply to `claim`. `parameters`, `non_destructive` and `current_state` are kept as they came: a malformed one
+    is no malformed reply, it has a meaning of its own (a failed stage; true; the agent parks)."""
 
     stages: list[str]
-    current_state: str | None = None
+    current_state: Any = None
     iperf_port: int | None = None
     expected_disks: list[ExpectedDisk] | None = None
     non_destructive: Any = True
@@ -172,7 +172,7 @@ class ResultRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ResultReply(Message, frozen=True, kw_only=True):
-    next_state: str | None = None
+    next_state: Any = None
 
 
 class HoldRequest(Message, frozen=True, kw_only=True):
@@ -252,7 +252,7 @@ def result_request(
     *,
     result_id: str,
     inventory: Mapping[str, Any] | None,
-    components: list[str],
+    components: list[str] | None,
 ) -> ResultRequest:
     """The `result` call for one execution of a stage."""
     return ResultRequest(

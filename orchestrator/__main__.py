@@ -1,0 +1,139 @@
+"""`vetting-orchestrator`: the command line.
+
+Exit codes: 0 done; 1 refused by the server, or a watched run that did not complete; 2 wrong usage, or no server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+PROFILE_NAMES = ("quick", "standard", "burnin")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    if arguments.command == "serve":
+        from orchestrator import serve
+
+        return serve.main(arguments)
+    if arguments.command == "openapi":
+        from orchestrator.openapi import document_text
+
+        sys.stdout.write(document_text())
+        return 0
+    return _ask_server(arguments)
+
+
+def _ask_server(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from orchestrator import cli_commands
+    from orchestrator.cli_text import complain
+    from orchestrator.operator_client import NoServer, OperatorClient, Refused
+
+    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(cli_commands, arguments.function)
+    try:
+        return command(arguments, OperatorClient(Path(arguments.data)))
+    except NoServer as problem:
+        complain(f"vetting-orchestrator: {problem}")
+        return 2
+    except cli_commands.BadArgument as problem:
+        complain(f"vetting-orchestrator: {problem}")
+        return 2
+    except Refused as problem:
+        complain(f"vetting-orchestrator: {problem}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="vetting-orchestrator", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="start the server"))
+    _add_run_commands(commands.add_parser("run", help="create, list, show, watch and direct runs"))
+    key = _asks(commands.add_parser("hold-key", help="the private key of a held host"), "hold_key")
+    key.add_argument("run", type=int)
+    key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
+    evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
+    evidence.add_argument("run", type=int)
+    evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
+    commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
+    return top
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    from orchestrator.operator_client import default_data_folder
+
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        default=str(default_data_folder()),
+        help="the server's data folder (default: $VETTING_DATA, else /var/lib/vetting-orchestrator as root,"
+        " ~/.local/share/vetting-orchestrator otherwise)",
+    )
+
+
+def _asks(parser: argparse.ArgumentParser, function: str) -> argparse.ArgumentParser:
+    """A command that asks the server, by the name of its function in cli_commands."""
+    _add_data(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(function=function)
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:0", help="port 0: any free one, printed")
+    parser.add_argument("--url", help="base URL that hosts are told, when it is not the address listened on")
+    parser.add_argument("--iperf-port", type=int, default=0, help="for the iperf3 server (default: any free one)")
+    parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
+
+
+def _add_run_commands(parser: argparse.ArgumentParser) -> None:
+    acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
+    _add_create(_asks(acts.add_parser("create", help="a new run; prints the kernel command line"), "create"))
+    _asks(acts.add_parser("list", help="all runs"), "list_runs")
+    _asks(acts.add_parser("show", help="one run"), "show").add_argument("run", type=int)
+    watch = _asks(acts.add_parser("watch", help="events and log lines until the run ends or holds"), "watch")
+    watch.add_argument("run", type=int)
+    watch.add_argument("--follow", action="store_true", help="go on through holds")
+    _add_directives(acts)
+    release = _asks(acts.add_parser("release", help="end the run and let the host go"), "release")
+    release.add_argument("run", type=int)
+
+
+def _add_directives(acts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    helps = {
+        "cancel": ("cancel_stage", "stop the running stage, end the run, power the host off"),
+        "shutdown": ("shutdown", "power the host off"),
+        "abort": ("abort", "end the agent and the run, leave the host up"),
+        "retry": ("retry_stage", "run a stage of a held run again"),
+    }
+    for name, (cmd, text) in helps.items():
+        act = _asks(acts.add_parser(name, help=text), "direct")
+        act.add_argument("run", type=int)
+        act.set_defaults(cmd=cmd)
+    act.add_argument("stage", nargs="?", help="default: the first stage without a valid pass")
+    act.add_argument("--wipe", action="store_true", help="destroy data: on the disks refused for it, or --serial")
+    act.add_argument("--serial", action="append", default=[], help="a disk that --wipe may destroy; repeatable")
+
+
+def _add_create(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", required=True, help="the host's name, for people")
+    parser.add_argument("--mac", help="bind the run to this host; otherwise the first claim binds it")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="standard")
+    parser.add_argument("--stages", metavar="A,B", help="only these (Inventory always)")
+    parser.add_argument("--set", metavar="STAGE.name=value", action="append", default=[], help="a stage's parameter")
+    parser.add_argument("--destructive", action="store_true", help="let Storage write to expected, blank disks")
+    parser.add_argument("--expect-disk", metavar="SERIAL[=GB]", action="append", default=[])
+    parser.add_argument("--spec", metavar="FILE", help="JSON: what the host must be made of")
+    parser.add_argument("--on-failure", choices=("hold", "continue"), default="hold")
+    parser.add_argument("--leave-on", action="store_true", help="no power-off when the run is completed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The agent's API over HTTP: POST /api/v1/runs/{run_id}/{verb}. Authentication, limits, decoding; no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from orchestrator.agent_service import AgentService, Caller
+from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, http_exception, json_reply
+from orchestrator.steps import Refusal
+from vetting_agent.wire import (
+    API_PREFIX,
+    DIGEST_HEADER,
+    EVIDENCE_LIMIT_BYTES,
+    ClaimRequest,
+    HeartbeatRequest,
+    HelloRequest,
+    HoldRequest,
+    IperfSlotRequest,
+    LogRequest,
+    ResultRequest,
+    SensorRequest,
+)
+
+SMALL_BYTES = 64 * 2**10
+BATCH_BYTES = 8 * 2**20
+RESULT_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What a verb takes, how much of it at most, and who answers."""
+
+    request: type[Any]
+    limit: int
+    answer: Callable[[Caller, Any], Awaitable[Any]]
+
+
+def agent_app(service: AgentService) -> Starlette:
+    """The application that agents talk to."""
+    verbs = {
+        "hello": Verb(HelloRequest, SMALL_BYTES, service.hello),
+        "claim": Verb(ClaimRequest, SMALL_BYTES, service.claim),
+        "heartbeat": Verb(HeartbeatRequest, SMALL_BYTES, service.heartbeat),
+        "sensor": Verb(SensorRequest, BATCH_BYTES, service.sensor),
+        "log": Verb(LogRequest, BATCH_BYTES, service.log),
+        "result": Verb(ResultRequest, RESULT_BYTES, service.result),
+        "hold": Verb(HoldRequest, SMALL_BYTES, service.hold),
+        "iperf_slot": Verb(IperfSlotRequest, SMALL_BYTES, service.iperf_slot),
+    }
+
+    async def call(request: Request) -> Response:
+        caller = _caller(service, request)
+        verb = verbs.get(request.path_params["verb"])
+        if verb is None:  # 404 would tell the agent that its run does not exist
+            raise Refusal(422, "unknown_verb", f"There is no verb {request.path_params['verb']!r}")
+        message = decoded(verb.request, await body_of(request, verb.limit))
+        return json_reply(await verb.answer(caller, message))
+
+    async def evidence(request: Request) -> Response:
+        caller = _caller(service, request)
+        content = await body_of(request, EVIDENCE_LIMIT_BYTES)
+        result_id = request.query_params.get("result_id", "")
+        digest = request.headers.get(DIGEST_HEADER, "")
+        stage = request.path_params["stage"]
+        return json_reply(await service.keep_evidence(caller, stage, result_id, digest, content))
+
+    return Starlette(
+        routes=[
+            Route(f"{API_PREFIX}/{{run_id}}/{{verb}}", answering_errors(call), methods=["POST"]),
+            Route(f"{API_PREFIX}/{{run_id}}/evidence/{{stage}}", answering_errors(evidence), methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: http_exception},
+    )
+
+
+def _caller(service: AgentService, request: Request) -> Caller:
+    return service.authenticate(run_id_of(request), _bearer(request), correlation_of(request))
+
+
+def run_id_of(request: Request) -> int:
+    text = request.path_params["run_id"]
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Refusal(404, "no_such_run", f"There is no run {text[:40]!r}")
+    return int(text)
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None

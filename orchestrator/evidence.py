@@ -1,0 +1,45 @@
+"""Evidence as files: each named by its own digest, so that no name from outside ever becomes a path. Never unpacked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from pathlib import Path
+
+from orchestrator.steps import Refusal
+from orchestrator.store import StoreFailed
+from orchestrator.tls import write_private
+
+GZIP_MAGIC = b"\x1f\x8b"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class EvidenceFolder:
+    """DATA/evidence/<run_id>/<sha256>.tar.gz"""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path_of(self, run_id: int, sha256: str) -> Path:
+        assert SHA256.fullmatch(sha256)
+        return self._folder / str(run_id) / f"{sha256}.tar.gz"
+
+    async def keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:
+        """Write the file unless it is there; its digest. Refuses with 422 what is no gzip or not what was announced."""
+        return await asyncio.to_thread(self._keep, run_id, claimed_digest, content)
+
+    def _keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        if claimed_digest.lower() != digest:
+            raise Refusal(422, "digest_mismatch", f"The body's SHA-256 is {digest}, not what X-Content-SHA256 says")
+        if not content.startswith(GZIP_MAGIC):
+            raise Refusal(422, "malformed", "Evidence must be a gzip-compressed tar")
+        path = self.path_of(run_id, digest)
+        if not path.exists():
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_private(path, content)
+            except OSError as problem:
+                raise StoreFailed(str(problem)) from problem
+        return digest

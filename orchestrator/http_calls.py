@@ -1,0 +1,110 @@
+"""What all HTTP endpoints share: bodies with a limit, JSON in and out, and the error envelope.
+
+Every error, of whatever cause, is answered as {"error": {"code", "message", "correlation_id"}}, because an agent
+takes a final status without it for a proxy's page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from orchestrator.steps import Refusal
+from orchestrator.store import StoreFailed
+from vetting_agent.wire import CORRELATION_HEADER, ErrorBody, ErrorEnvelope
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+BODY_TIME_S = 30.0
+DRAIN_LIMIT_BYTES = 64 * 2**20
+"""A body over its limit is read and dropped up to here, so that the sender gets to see the answer."""
+PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def correlation_of(request: Request) -> str:
+    """The caller's correlation id: the agent's instance_id. Empty when missing or not plain text."""
+    given = request.headers.get(CORRELATION_HEADER, "")
+    return given if PLAIN.fullmatch(given) else ""
+
+
+def json_reply(message: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(message), status, media_type="application/json")
+
+
+def error_reply(request: Request, status: int, code: str, message: str) -> Response:
+    body = ErrorBody(code=code, message=message, correlation_id=correlation_of(request))
+    return json_reply(ErrorEnvelope(error=body), status)
+
+
+def answering_errors(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with every exception turned into an answer."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refusal as refusal:
+            return error_reply(request, refusal.status, refusal.code, refusal.message)
+        except StoreFailed as problem:
+            log.warning("%s %s: the store failed: %s", request.method, request.url.path, problem)
+            return error_reply(request, 503, "store_failed", "The database did not take it; try again")
+        except ClientDisconnect:
+            return error_reply(request, 400, "disconnected", "The caller went away")
+        except Exception:
+            log.exception("%s %s failed", request.method, request.url.path)
+            return error_reply(request, 500, "internal", "A fault of the orchestrator; its log has the details")
+
+    return answer
+
+
+async def http_exception(request: Request, problem: Exception) -> Response:
+    """Starlette's own refusals (no such path, wrong method), in the envelope."""
+    assert isinstance(problem, HTTPException)
+    code = {404: "no_such_path", 405: "wrong_method"}.get(problem.status_code, "refused")
+    return error_reply(request, problem.status_code, code, problem.detail)
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The whole body. Raises Refusal 422 when it is larger than `limit`, 503 when it takes too long."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIME_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > DRAIN_LIMIT_BYTES:
+                    break
+    except TimeoutError:
+        raise Refusal(503, "too_slow", f"The body did not arrive within {BODY_TIME_S:.0f} s") from None
+    if size > limit:
+        raise Refusal(422, "too_large", f"The body has more than the {limit} bytes allowed here")
+    return b"".join(chunks)
+
+
+def decoded(kind: type[T], body: bytes) -> T:
+    """The body as `kind`. Raises Refusal 422 that names the field."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise Refusal(422, "malformed", str(problem)) from None
+    except RecursionError:
+        raise Refusal(422, "malformed", "JSON is nested too deeply") from None
+
+
+def number_of(request: Request, name: str, default: int, highest: int) -> int:
+    """A query parameter that is a whole number from 0 to `highest`."""
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Refusal(422, "malformed", f"{name} must be a whole number, not {text!r}")
+    return min(int(text), highest)

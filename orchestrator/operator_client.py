@@ -1,0 +1,100 @@
+"""Talks to the operator API of a running server: finds its socket through DATA/server.json.
+
+On http.client: httpx imports its own command line where click and rich are installed, half a second for each command.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from vetting_agent.wire import ErrorEnvelope
+
+T = TypeVar("T")
+TIMEOUT_S = 30.0
+
+
+class NoServer(Exception):
+    """No server answers for this data folder."""
+
+
+class Refused(Exception):
+    """The server said no; `code` is the envelope's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def default_data_folder() -> Path:
+    """$VETTING_DATA, else /var/lib/vetting-orchestrator for root and ~/.local/share/vetting-orchestrator for others."""
+    if given := os.environ.get("VETTING_DATA"):
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/lib/vetting-orchestrator")
+    return Path.home() / ".local" / "share" / "vetting-orchestrator"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("operator", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class OperatorClient:
+    """The operator API, blocking; one connection a call."""
+
+    def __init__(self, data: Path) -> None:
+        try:
+            info = msgspec.json.decode((data / "server.json").read_bytes())
+            self._socket = str(info["operator_socket"])
+        except FileNotFoundError:
+            raise NoServer(f"no vetting-orchestrator serves {data} (no server.json there): start `serve`") from None
+        except (OSError, msgspec.MsgspecError, KeyError, TypeError) as problem:
+            raise NoServer(f"{data / 'server.json'} cannot be read: {problem}") from None
+
+    def get(self, path: str, kind: type[T], **query: int) -> T:
+        """The answer to a GET, as `kind`."""
+        return msgspec.json.decode(self.get_bytes(path, **query), type=kind)
+
+    def get_bytes(self, path: str, **query: int) -> bytes:
+        return self._call("GET", f"{path}?{urlencode(query)}", None)
+
+    def post(self, path: str, body: Any, kind: type[T]) -> T:
+        """The answer to a POST, as `kind`."""
+        return msgspec.json.decode(self._call("POST", path, msgspec.json.encode(body)), type=kind)
+
+    def _call(self, method: str, path: str, body: bytes | None) -> bytes:
+        connection = _UnixConnection(self._socket)
+        try:
+            connection.request(method, f"/operator/v1{path}", body)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as problem:
+            raise NoServer(f"the vetting-orchestrator at {self._socket} does not answer: {problem}") from None
+        finally:
+            connection.close()
+        if response.status < 300:
+            return content
+        raise _refusal(response.status, content)
+
+
+def _refusal(status: int, content: bytes) -> Refused:
+    try:
+        error = msgspec.json.decode(content, type=ErrorEnvelope).error
+    except msgspec.MsgspecError:
+        return Refused("unreadable", f"HTTP {status} without an explanation")
+    return Refused(error.code, error.message)

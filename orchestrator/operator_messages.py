@@ -1,0 +1,34 @@
+"""Messages of the operator API that are not views of a run (those: vetting_agent/run_view.py)."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server is: the listening line, and DATA/server.json."""
+
+    event: str = "listening"
+    url: str
+    fingerprint: str
+    operator_socket: str
+    iperf_port: int | None
+
+
+class RunCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a new run: the only time the token is told."""
+
+    run_id: int
+    token: str
+    orchestrator: str
+    tls_fpr: str
+    cmdline: str
+
+
+class DirectiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST …/directives."""
+
+    cmd: str
+    stage: str | None = None
+    wipe: bool = False
+    serials: list[str] | None = None

@@ -1,0 +1,182 @@
+"""A run as it is kept: one frozen record, small enough to be written whole at each change.
+
+What grows (logs, samples, result bodies, events) lies beside it in the store. `runs.py` is the only place that
+makes a new record from an old one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from orchestrator.spec import Spec
+from stages import STAGES
+from vetting_agent.wire import COMPLETED, FAILED_HOLDING, ExpectedDisk, OverrideFlags, WireFinding
+
+CANCELLED = "Cancelled"
+ABORTED = "Aborted"
+RELEASED = "Released"
+OVER = frozenset({CANCELLED, ABORTED, RELEASED})
+"""States in which the host no longer belongs to the run."""
+
+INVENTORY = "Inventory"
+STAGE_NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+STATE_OF: Mapping[str, str] = {stage.name: stage.state for stage in STAGES}
+STAGE_OF: Mapping[str, str] = {stage.state: stage.name for stage in STAGES}
+
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5,19}")
+WAITING, DONE, REFUSED = "waiting", "done", "refused"
+HOLD, CONTINUE = "hold", "continue"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of what is stored."""
+
+
+class Intervals(Record, frozen=True, kw_only=True):
+    """Seconds between calls of the agent, as the claim names them."""
+
+    heartbeat_s: float = 10.0
+    sensor_s: float = 5.0
+    log_s: float = 2.0
+
+
+class StageRecord(Record, frozen=True, kw_only=True):
+    """One stage of the run. `valid` is a pass that still counts; `passed` is the last execution's judgement."""
+
+    stage: str
+    attempts: int = 0
+    valid: bool = False
+    passed: bool | None = None
+    result_id: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    message: str | None = None
+
+
+class Directive(Record, frozen=True, kw_only=True):
+    """An operator's order to the agent. `sent_at` is when a heartbeat first carried it."""
+
+    cmd_id: str
+    cmd: str
+    created_at: str
+    stage: str | None = None
+    override_flags: OverrideFlags | None = None
+    status: str = WAITING
+    sent_at: str | None = None
+    acked_at: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Not answered by the agent yet."""
+        return self.status == WAITING
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """The whole run. `in_flight` names the stage that the agent is believed to be executing."""
+
+    run_id: int
+    host: str
+    token_hash: str
+    created_at: str
+    stages: tuple[str, ...]
+    state: str = STATE_OF[INVENTORY]
+    profile: str = "standard"
+    parameters: dict[str, Any] = {}
+    non_destructive: bool = True
+    expected_disks: list[ExpectedDisk] | None = None
+    spec: Spec | None = None
+    on_failure: str = HOLD
+    shutdown_when_completed: bool = True
+    intervals: Intervals = Intervals()
+
+    mac: str | None = None
+    instance_id: str | None = None
+    older_instances: tuple[str, ...] = ()
+    kernel_boot_id: str | None = None
+    agent_version: str | None = None
+    ip: str | None = None
+
+    records: dict[str, StageRecord] = {}
+    in_flight: str | None = None
+    resumes: int = 0
+    """How often another instance has resumed the stage in flight."""
+    powered_off: bool = False
+    """The agent was told to power off and did: its silence is expected, and so is another boot id."""
+    stalled: bool = False
+    components: list[str] | None = None
+    """Those of the Inventory that counts: what every pass is a pass of."""
+    component_changes: int = 0
+    """Since the operator last had a hand in the run."""
+    inventory_result_id: str | None = None
+    findings: list[WireFinding] = []
+    spec_diff: list[str] = []
+    answers: dict[str, str] = {}
+    """The next_state that each result_id was answered with."""
+    directives: tuple[Directive, ...] = ()
+    hold_ip: str | None = None
+    hold_expires_at: str | None = None
+    finished_at: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in OVER
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that the run's state stands at, or None in a state of another kind."""
+        return STAGE_OF.get(self.state)
+
+    @property
+    def is_holding(self) -> bool:
+        return self.state == FAILED_HOLDING
+
+    @property
+    def is_completed(self) -> bool:
+        return self.state == COMPLETED
+
+    @property
+    def open_directives(self) -> tuple[Directive, ...]:
+        return tuple(one for one in self.directives if one.is_open)
+
+    @property
+    def expects_calls(self) -> bool:
+        """Whether a host should be calling: silence then means trouble."""
+        return self.instance_id is not None and not self.is_over and not self.powered_off
+
+    def record_of(self, stage: str) -> StageRecord:
+        return self.records.get(stage) or StageRecord(stage=stage)
+
+    def has_valid_pass(self, stage: str) -> bool:
+        return self.record_of(stage).valid
+
+    @property
+    def retry_stage(self) -> str | None:
+        """In a hold: the stage whose retry was handed to the agent and has no result yet."""
+        if not self.is_holding:
+            return None
+        sent = (one.stage for one in self.open_directives if one.cmd == "retry_stage" and one.sent_at)
+        return self.in_flight or next(sent, None)
+
+    @property
+    def awaited_stage(self) -> str | None:
+        """The stage whose result would count now."""
+        return self.retry_stage if self.is_holding else self.stage
+
+
+def normal_mac(text: str) -> str | None:
+    """A MAC address (InfiniBand's long ones too) in lower case with colons; None when it is none."""
+    mac = text.lower().replace("-", ":")
+    return mac if MAC.fullmatch(mac) else None
+
+
+def ordered_stages(names: list[str] | None) -> tuple[str, ...]:
+    """Inventory first, then the chosen stages in the order of the walk. ValueError names a stranger."""
+    if names is None:
+        return STAGE_NAMES
+    if strangers := [name for name in names if name not in STAGE_NAMES]:
+        raise ValueError(f"no such stage: {', '.join(strangers)}; there are: {', '.join(STAGE_NAMES)}")
+    return tuple(name for name in STAGE_NAMES if name in names or name == INVENTORY)

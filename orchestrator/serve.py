@@ -1,0 +1,67 @@
+"""`vetting-orchestrator serve`: starts the server, says where it is, and ends it cleanly on SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+import msgspec
+
+from orchestrator.cli_text import complain, say
+from orchestrator.operator_messages import ServerInfo
+from orchestrator.schema import SchemaTooNew
+from orchestrator.server import CannotServe, ServeOptions, running
+
+log = logging.getLogger("orchestrator")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit 0 after a signal, 1 when the server could not start."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        host, port = _address(arguments.listen)
+    except ValueError:
+        complain(f"--listen must be HOST:PORT, not {arguments.listen!r}")
+        return 2
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, arguments.iperf_port)
+    try:
+        return asyncio.run(_serve(options, as_json=arguments.json))
+    except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:
+        complain(f"vetting-orchestrator cannot serve: {problem}")
+        return 1
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not 0 <= int(port) <= 65535:
+        raise ValueError(text)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # ":8443" means every address
+
+
+async def _serve(options: ServeOptions, *, as_json: bool) -> int:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with running(options) as info:
+        say(msgspec.json.encode(info).decode() if as_json else _for_people(info, options.data))
+        await ended.wait()
+    return 0
+
+
+def _for_people(info: ServerInfo, data: Path) -> str:
+    iperf = f"port {info.iperf_port}" if info.iperf_port else "not installed: throughput cannot be measured"
+    return "\n".join(
+        [
+            f"Listening on   {info.url}",
+            f"Fingerprint    {info.fingerprint}",
+            f"Operator API   {info.operator_socket}",
+            f"iperf3         {iperf}",
+            f"Data           {data}",
+        ]
+    )

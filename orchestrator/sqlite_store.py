@@ -1,0 +1,257 @@
+"""The embedded database: SQLite in WAL mode, every commit flushed to the disk before it is answered.
+
+Runs and statuses are kept in memory beside it, as last committed, so that checking a token or reading a state costs
+no query. All writes go through one thread (sqlite_writer.py), all queries through another with its own connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from orchestrator.run_record import Run
+from orchestrator.schema import migrate
+from orchestrator.sqlite_writer import GroupCommitter
+from orchestrator.store import EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
+from vetting_agent.run_view import EventView, LogView, SampleView
+from vetting_agent.wire import LogLine, ResultRequest, Sample
+
+T = TypeVar("T")
+_run_of = msgspec.json.Decoder(Run).decode
+_status_of = msgspec.json.Decoder(Status).decode
+_result_of = msgspec.json.Decoder(ResultRequest).decode
+_samples_of = msgspec.json.Decoder(list[SampleView]).decode
+_json = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Changed:
+    """Runs and statuses that were written and are not committed yet."""
+
+    runs: dict[int, Run] = field(default_factory=dict)
+    statuses: dict[int, Status] = field(default_factory=dict)
+
+    def update(self, other: _Changed) -> None:
+        self.runs.update(other.runs)
+        self.statuses.update(other.statuses)
+
+    def clear(self) -> None:
+        self.runs.clear()
+        self.statuses.clear()
+
+
+class _Transaction:
+    """One write: it sees what is committed, what earlier writes of its batch left, and its own changes."""
+
+    def __init__(self, connection: sqlite3.Connection, committed: Mapping[int, Run], batch: Mapping[int, Run]) -> None:
+        self._execute = connection.execute
+        self._many = connection.executemany
+        self._committed = committed
+        self._batch = batch
+        self.changed = _Changed()
+
+    def run(self, run_id: int) -> Run:
+        for known in (self.changed.runs, self._batch):
+            if run_id in known:
+                return known[run_id]
+        return self._committed[run_id]
+
+    def create_run(self, make: Callable[[int], Run]) -> Run:
+        run_id = self._execute("INSERT INTO runs (record) VALUES (x'')").lastrowid
+        assert run_id is not None
+        run = make(run_id)
+        self.put_run(run)
+        return run
+
+    def put_run(self, run: Run) -> None:
+        self._execute("UPDATE runs SET record = ? WHERE run_id = ?", (_json(run), run.run_id))
+        self.changed.runs[run.run_id] = run
+
+    def put_status(self, run_id: int, status: Status) -> None:
+        self._execute("INSERT OR REPLACE INTO statuses VALUES (?, ?)", (run_id, _json(status)))
+        self.changed.statuses[run_id] = status
+
+    def put_result(self, run_id: int, result_id: str, request: ResultRequest, received_at: str) -> None:
+        row = (run_id, result_id, request.stage, received_at, _json(request))
+        self._execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?)", row)
+
+    def add_event(self, run_id: int, event: EventView) -> None:
+        row = (run_id, event.ts, event.kind, event.text)
+        self._execute("INSERT INTO events (run_id, ts, kind, text) VALUES (?, ?, ?, ?)", row)
+
+    def add_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
+        self._many(
+            "INSERT OR IGNORE INTO logs (run_id, instance_id, seq, ts, level, stage, text)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(run_id, instance_id, one.seq, one.ts, one.level, one.stage, one.text) for one in lines],
+        )
+
+    def add_samples(self, run_id: int, samples: Sequence[Sample], received_at: str) -> None:
+        batch = [
+            SampleView(ts=one.ts or received_at, kind=one.kind, key=one.key, value=one.value, unit=one.unit)
+            for one in samples
+        ]
+        if batch:
+            self._execute("INSERT INTO samples (run_id, batch) VALUES (?, ?)", (run_id, _json(batch)))
+
+    def hold_key(self, run_id: int) -> HoldKey | None:
+        return _hold_key(self._execute(HOLD_KEY, (run_id,)).fetchone())
+
+    def put_hold_key(self, run_id: int, key: HoldKey) -> None:
+        row = (run_id, key.private_key, key.authorized_key, key.expires_at)
+        self._execute("INSERT OR REPLACE INTO hold_keys VALUES (?, ?, ?, ?)", row)
+
+    def add_evidence(self, run_id: int, record: EvidenceRecord) -> None:
+        row = (run_id, record.stage, record.result_id, record.sha256, record.size, record.received_at)
+        self._execute(
+            "INSERT OR IGNORE INTO evidence (run_id, stage, result_id, sha256, size, received_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            row,
+        )
+
+
+HOLD_KEY = "SELECT private_key, authorized_key, expires_at FROM hold_keys WHERE run_id = ?"
+LOG_COLUMNS = "id, ts, level, stage, text, instance_id, seq"
+
+
+def _hold_key(row: Any) -> HoldKey | None:
+    return None if row is None else HoldKey(private_key=row[0], authorized_key=row[1], expires_at=row[2])
+
+
+def _log_view(row: Any) -> LogView:
+    names = ("id", "ts", "level", "stage", "text", "instance_id", "seq")
+    return LogView(**dict(zip(names, row, strict=True)))
+
+
+class SqliteStore:
+    """See `orchestrator.store.Store`. Open it with `SqliteStore.open(path)`."""
+
+    def __init__(self, writing: sqlite3.Connection, path: Path) -> None:
+        self._writing = writing
+        self._path = path
+        self._committed = _Changed(
+            {
+                run_id: _run_of(record)
+                for run_id, record in writing.execute("SELECT run_id, record FROM runs ORDER BY 1")
+            },
+            {run_id: _status_of(one) for run_id, one in writing.execute("SELECT run_id, status FROM statuses")},
+        )
+        self._batch = _Changed()
+        self._writer = GroupCommitter(writing, self._publish, self._batch.clear)
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
+        self._reading: sqlite3.Connection | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """Open or create the database (mode 0600). Raises sqlite3.Error and SchemaTooNew."""
+        path.touch(mode=0o600)
+        writing = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        writing.execute("PRAGMA journal_mode = WAL")
+        writing.execute("PRAGMA synchronous = FULL")
+        writing.execute("PRAGMA foreign_keys = ON")
+        writing.execute("PRAGMA busy_timeout = 5000")
+        migrate(writing)
+        store = cls(writing, path)
+        store._writer.start()
+        return store
+
+    def runs(self) -> list[Run]:
+        return list(self._committed.runs.values())
+
+    def find_run(self, run_id: int) -> Run | None:
+        return self._committed.runs.get(run_id)
+
+    def status(self, run_id: int) -> Status | None:
+        return self._committed.statuses.get(run_id)
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        return cast(T, await self._writer.submit(lambda: self._transact(work)))
+
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        """On the writer's thread. A write that raises leaves nothing for the next ones of its batch to see."""
+        transaction = _Transaction(self._writing, self._committed.runs, self._batch.runs)
+        answer = work(transaction)
+        self._batch.update(transaction.changed)
+        return answer
+
+    def _publish(self) -> None:
+        self._committed.update(self._batch)
+        self._batch.clear()
+
+    async def result(self, run_id: int, result_id: str) -> ResultRequest | None:
+        rows = await self._query("SELECT body FROM results WHERE run_id = ? AND result_id = ?", run_id, result_id)
+        return _result_of(rows[0][0]) if rows else None
+
+    async def events(self, run_id: int, limit: int) -> list[EventView]:
+        rows = await self._query(
+            "SELECT ts, kind, text FROM events WHERE run_id = ? ORDER BY id DESC LIMIT ?", run_id, limit
+        )
+        return [EventView(ts=ts, kind=kind, text=text) for ts, kind, text in reversed(rows)]
+
+    async def logs(self, run_id: int, after: int, limit: int) -> list[LogView]:
+        query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? AND id > ? ORDER BY id LIMIT ?"  # noqa: S608  # a constant
+        return [_log_view(row) for row in await self._query(query, run_id, after, limit)]
+
+    async def last_log(self, run_id: int) -> LogView | None:
+        query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? ORDER BY id DESC LIMIT 1"  # noqa: S608  # a constant
+        rows = await self._query(query, run_id)
+        return _log_view(rows[0]) if rows else None
+
+    async def samples(self, run_id: int, after: int, limit: int) -> tuple[list[SampleView], int]:
+        query = "SELECT id, batch FROM samples WHERE run_id = ? AND id > ? ORDER BY id LIMIT ?"
+        samples: list[SampleView] = []
+        last = after
+        for batch_id, batch in await self._query(query, run_id, after, limit):
+            last = batch_id
+            samples += _samples_of(batch)
+            if len(samples) >= limit:
+                break
+        return samples, last
+
+    async def recent_samples(self, run_id: int, batches: int) -> list[SampleView]:
+        query = "SELECT batch FROM samples WHERE run_id = ? ORDER BY id DESC LIMIT ?"
+        return [sample for (batch,) in await self._query(query, run_id, batches) for sample in _samples_of(batch)]
+
+    async def hold_key(self, run_id: int) -> HoldKey | None:
+        rows = await self._query(HOLD_KEY, run_id)
+        return _hold_key(rows[0] if rows else None)
+
+    async def evidence(self, run_id: int) -> list[EvidenceRecord]:
+        names = ("id", "stage", "result_id", "sha256", "size", "received_at")
+        query = f"SELECT {', '.join(names)} FROM evidence WHERE run_id = ? ORDER BY id"  # noqa: S608  # constants
+        return [EvidenceRecord(**dict(zip(names, row, strict=True))) for row in await self._query(query, run_id)]
+
+    async def _query(self, query: str, *values: object) -> list[Any]:
+        if self._closed:
+            raise StoreFailed("the store is closed")
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._reader, self._read, query, values)
+        except sqlite3.Error as problem:
+            raise StoreFailed(str(problem)) from problem
+
+    def _read(self, query: str, values: Sequence[object]) -> list[Any]:
+        if self._reading is None:
+            self._reading = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+        return self._reading.execute(query, tuple(values)).fetchall()
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._writer.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reader, self._close_reader)
+        self._reader.shutdown()
+
+    def _close_reader(self) -> None:
+        if self._reading is not None:
+            self._reading.close()

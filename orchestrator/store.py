@@ -1,0 +1,137 @@
+"""What the orchestrator keeps, and the door to it: the types and protocols that a database must serve.
+
+`sqlite_store.py` is the embedded one. Another database implements `Store` and `Transaction`, nothing else changes.
+A write is a function that gets a Transaction: it may read the run, decide, and write; it is run alone, and its
+answer is given out only when what it wrote is on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from orchestrator.run_record import Record, Run
+from vetting_agent.run_view import EventView, LogView, SampleView
+from vetting_agent.wire import LogLine, ResultRequest, Sample
+
+T = TypeVar("T")
+
+
+class StoreFailed(Exception):
+    """The database did not take a write or give an answer: disk full, I/O error, closed."""
+
+
+class Status(Record, frozen=True, kw_only=True):
+    """What the agent last said of itself in a heartbeat."""
+
+    last_seen_at: str
+    activity: str | None = None
+    stage: str | None = None
+    elapsed_s: float | None = None
+    progress: float | None = None
+    eta_s: float | None = None
+    dropped_log_lines: int = 0
+
+
+class HoldKey(Record, frozen=True, kw_only=True):
+    """A run's key pair: the private key is OpenSSH text, the other one `authorized_keys` line."""
+
+    private_key: str
+    authorized_key: str
+    expires_at: str
+
+
+class EvidenceRecord(Record, frozen=True, kw_only=True):
+    """One piece of evidence. Its file is named by its digest."""
+
+    id: int
+    stage: str
+    result_id: str
+    sha256: str
+    size: int
+    received_at: str
+
+
+class Transaction(Protocol):
+    """Reads and writes that happen together or not at all."""
+
+    def run(self, run_id: int) -> Run:
+        """The run as it stands in this transaction. KeyError when there is none."""
+        ...
+
+    def create_run(self, make: Callable[[int], Run]) -> Run:
+        """Store a new run, made for the number it gets."""
+        ...
+
+    def put_run(self, run: Run) -> None: ...
+
+    def put_status(self, run_id: int, status: Status) -> None: ...
+
+    def put_result(self, run_id: int, result_id: str, request: ResultRequest, received_at: str) -> None: ...
+
+    def add_event(self, run_id: int, event: EventView) -> None: ...
+
+    def add_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
+        """Keep lines; one whose (instance_id, seq) is there already is dropped."""
+        ...
+
+    def add_samples(self, run_id: int, samples: Sequence[Sample], received_at: str) -> None: ...
+
+    def hold_key(self, run_id: int) -> HoldKey | None: ...
+
+    def put_hold_key(self, run_id: int, key: HoldKey) -> None: ...
+
+    def add_evidence(self, run_id: int, record: EvidenceRecord) -> None:
+        """Keep a piece of evidence; `record.id` is replaced by the number it gets."""
+        ...
+
+
+class Store(Protocol):
+    """The database as the rest of the orchestrator sees it."""
+
+    def runs(self) -> list[Run]:
+        """All runs as they were last committed, oldest first."""
+        ...
+
+    def find_run(self, run_id: int) -> Run | None:
+        """A run as it was last committed. Does not wait."""
+        ...
+
+    def status(self, run_id: int) -> Status | None:
+        """What the agent last said, as last committed. Does not wait."""
+        ...
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Do `work` in a transaction and return its answer once it is on the disk.
+
+        What `work` raises is raised here, and nothing of it is kept. Raises StoreFailed.
+        """
+        ...
+
+    async def result(self, run_id: int, result_id: str) -> ResultRequest | None: ...
+
+    async def events(self, run_id: int, limit: int) -> list[EventView]:
+        """The newest events, oldest first."""
+        ...
+
+    async def logs(self, run_id: int, after: int, limit: int) -> list[LogView]:
+        """Lines with an id above `after`, oldest first."""
+        ...
+
+    async def last_log(self, run_id: int) -> LogView | None: ...
+
+    async def samples(self, run_id: int, after: int, limit: int) -> tuple[list[SampleView], int]:
+        """Samples of batches with an id above `after`, until there are `limit`, and the last batch's id."""
+        ...
+
+    async def recent_samples(self, run_id: int, batches: int) -> list[SampleView]:
+        """The samples of the newest batches, newest batch first."""
+        ...
+
+    async def hold_key(self, run_id: int) -> HoldKey | None: ...
+
+    async def evidence(self, run_id: int) -> list[EvidenceRecord]: ...
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and let go of the database."""
+        ...

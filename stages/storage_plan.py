@@ -1,0 +1,150 @@
+"""Storage: its options, and the pure arithmetic from a disk's size and speed to what is read and written of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stages.fio import Job, Segment
+
+MIB = 2**20
+MOST_ZONES, FEWEST_ZONES = 32, 4
+ZONE_S = 2.0
+# fio looks for the end of a job a few times a second only.
+JOB_OVERHEAD_S = 0.2
+PROBE_BLOCKS = 256
+ROTATING_BLOCK = 4 * MIB
+SOLID_BLOCK = MIB
+SMALLEST_BLOCK = 4096
+# What is planned fills this part of the time: probes are optimistic, and a disk that ends early wastes little.
+FILL = 0.85
+# A zone may take this much longer than planned before it is cut short.
+ZONE_PATIENCE = 1.5
+FALLBACK_BYTES_PER_S = 50e6
+FIRST, LAST, SEQUENTIAL, SPARSE = "first", "last", "sequential", "sparse"
+
+
+def _at_least(low: float, default: float | None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"minimum": low, "maximum": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Parameters of the stage. Rates are in MB/s (10^6 bytes)."""
+
+    duration_s: float = _at_least(1.0, 300.0)
+    """Time for all disks together: they are tested at once. Destructive runs read for half of it and write for half."""
+    until_covered: bool = False
+    """Take longer than `duration_s` where `coverage_floor` needs it."""
+    coverage_floor: float = _at_least(0.0, 0.20, 1.0)
+    """The part of each disk that must have been read for a pass."""
+    floor_hdd_mb_s: float = _at_least(0.0, 60.0)
+    floor_ssd_mb_s: float = _at_least(0.0, 200.0)
+    floor_nvme_mb_s: float = _at_least(0.0, 800.0)
+    floor_virtual_mb_s: float | None = _at_least(0.0, None)
+    """For virtio, USB, MMC and emulated disks; None: their rate is measured only."""
+    block_kib: int | None = field(default=None, metadata={"minimum": 4, "maximum": 16384})
+    """Size of one request; None: 4096 for rotating disks, 1024 for others."""
+    write_fraction: float | None = _at_least(0.0, None, 1.0)
+    """The part of a disk that a destructive run writes, 1 for all; None: as much as the time allows."""
+    leave_blank: bool = True
+    """Write the blank pattern again over what a destructive run wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a probe measured of a disk."""
+
+    sequential_bytes_per_s: float
+    stepped_block_s: float
+    """Seconds for one block when blocks are read far apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """What is read of one disk."""
+
+    size_bytes: int
+    block: int
+    edges: tuple[Segment, ...]
+    zones: tuple[Segment, ...]
+    whole: bool
+    """Every block is read."""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return (*self.edges, *self.zones)
+
+
+def block_size(size_bytes: int, *, rotational: bool, options: Options) -> int:
+    """Bytes of one request: a power of two, smaller on disks too small for 32 of it."""
+    block = ROTATING_BLOCK if rotational else SOLID_BLOCK
+    if options.block_kib is not None:
+        block = 1 << (options.block_kib * 1024).bit_length() - 1
+    while block > SMALLEST_BLOCK and block * MOST_ZONES > size_bytes:
+        block //= 2
+    return block
+
+
+def probe_segments(size_bytes: int, block: int, duration_s: float) -> tuple[Segment, ...]:
+    """A short run from the start, then single blocks all over the disk: how fast it is either way."""
+    limit_s = min(2.0, max(0.2, duration_s * 0.05))
+    blocks = size_bytes // block
+    [sparse] = spread(size_bytes, block, min(PROBE_BLOCKS, blocks), limit_s=limit_s)
+    return (Segment(SEQUENTIAL, 0, blocks * block, block, blocks, 0, limit_s), replace(sparse, name=SPARSE))
+
+
+def speed_of(sequential: Job | None, sparse: Job | None, block: int) -> Speed:
+    """The speed from the probe's two jobs; a cautious guess for one that gave nothing."""
+    rate = sequential.bytes_per_s if sequential and sequential.read_bytes else FALLBACK_BYTES_PER_S
+    if sparse is None or not sparse.read_bytes:
+        return Speed(rate, block / rate)
+    return Speed(rate, max(block / sparse.bytes_per_s, block / rate))
+
+
+def budget_s(size_bytes: int, block: int, speed: Speed, time_s: float, options: Options) -> float:
+    """Seconds for the main read: what is left, or more where the coverage floor needs more and may have it."""
+    if not options.until_covered:
+        return time_s
+    stepped = options.coverage_floor * size_bytes / block * speed.stepped_block_s
+    whole = size_bytes / speed.sequential_bytes_per_s
+    return max(time_s, min(stepped, whole) / FILL * 1.05)
+
+
+def plan_read(size_bytes: int, block: int, speed: Speed, time_s: float) -> ReadPlan:
+    """The whole surface if `time_s` allows, else as many blocks as it allows, spread evenly over up to 32 zones."""
+    zone_count = max(FEWEST_ZONES, min(MOST_ZONES, int(time_s / ZONE_S)))
+    reading_s = max(time_s / 2, time_s - JOB_OVERHEAD_S * zone_count) * FILL
+    blocks = size_bytes // block
+    whole = size_bytes <= speed.sequential_bytes_per_s * reading_s
+    wanted = blocks if whole else max(2 * zone_count, int(reading_s / speed.stepped_block_s))
+    limit_s = max(1.0, time_s / zone_count * ZONE_PATIENCE)
+    zones = spread(size_bytes, block, min(wanted, blocks), zone_count, limit_s)
+    read = sum(zone.count for zone in zones)
+    return ReadPlan(size_bytes, block, edges(size_bytes, block), zones, whole=read == blocks)
+
+
+def edges(size_bytes: int, block: int) -> tuple[Segment, ...]:
+    """At least the first and the last MiB. The last ends at the very last byte, whatever the block size."""
+    count = min(-(-MIB // block), size_bytes // block)
+    length = count * block
+    return (
+        Segment(FIRST, 0, length, block, count, 0, 30.0),
+        Segment(LAST, size_bytes - length, length, block, count, 0, 30.0),
+    )
+
+
+def spread(
+    size_bytes: int, block: int, wanted: int, zones: int = 1, limit_s: float | None = None
+) -> tuple[Segment, ...]:
+    """`wanted` blocks or a few more, in zones that together are the disk; in each evenly stepped, none twice."""
+    blocks = size_bytes // block
+    zones = min(zones, blocks)
+    found = []
+    for index in range(zones):
+        start, end = blocks * index // zones, blocks * (index + 1) // zones
+        room = end - start
+        count = min(room, max(1, -(-wanted // zones)))
+        skip = (room - count) * block // count // SMALLEST_BLOCK * SMALLEST_BLOCK
+        found.append(Segment(f"zone{index:02}", start * block, room * block, block, count, skip, limit_s))
+    return tuple(found)

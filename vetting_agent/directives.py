@@ -1,0 +1,31 @@
+"""What a directive means at each moment of the walk: the table of the protocol, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from vetting_agent.status import Activity
+from vetting_agent.wire import ABORT, CANCEL_STAGE, RETRY_STAGE, SHUTDOWN
+
+
+class Action(Enum):
+    """What control does."""
+
+    REFUSE = "refuse"
+    CANCEL = "kill the stage, post its result, power off"
+    RETRY = "run the stage once more"
+    SHUTDOWN = "kill what runs, end a hold, power off"
+    ABORT = "kill what runs, end a hold, exit 0"
+
+
+_ALWAYS = {SHUTDOWN: Action.SHUTDOWN, ABORT: Action.ABORT}
+_SOMETIMES: Mapping[tuple[str, Activity], Action] = {
+    (CANCEL_STAGE, Activity.RUNNING): Action.CANCEL,
+    (RETRY_STAGE, Activity.HOLDING): Action.RETRY,
+}
+
+
+def action_for(cmd: str, activity: Activity) -> Action:
+    """The action for a directive that arrives at this moment. An unknown one is refused."""
+    return _ALWAYS.get(cmd) or _SOMETIMES.get((cmd, activity), Action.REFUSE)

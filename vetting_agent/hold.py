@@ -1,0 +1,140 @@
+"""The hold: lets an operator in by SSH while a failed host waits, and sees that nobody can get in afterwards."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from probes.host import Host
+from vetting_agent.client import Client
+from vetting_agent.errors import EXIT_CRASHED, EXIT_DONE, BadHoldKey, Rejected, Trouble
+from vetting_agent.hold_key import parse_expiry, parse_key
+from vetting_agent.hold_sessions import close_sessions
+from vetting_agent.key_file import KeyFile
+from vetting_agent.lock import default_state_dir
+from vetting_agent.logs import LogBook
+from vetting_agent.wire import HoldReply, HoldRequest
+
+ASK_AGAIN_S = 30.0
+CLOSE_LIMIT_S = 6.0
+
+
+def default_key_file() -> Path:
+    """root's authorized_keys."""
+    return Path("/root/.ssh/authorized_keys")
+
+
+class Holder(Protocol):
+    """What control needs of a hold."""
+
+    async def keep(self) -> None:
+        """Hold until cancelled. Leaving is a step of its own: the key stays through a retry."""
+        ...
+
+    async def leave(self) -> None:
+        """The run leaves the hold. May be called at any time, and again."""
+        ...
+
+
+class NoHold:
+    """A hold that lets nobody in."""
+
+    async def keep(self) -> None:
+        await asyncio.Event().wait()
+
+    async def leave(self) -> None:
+        return
+
+
+class Hold:
+    """Asks for a key until a good one is installed."""
+
+    def __init__(
+        self,
+        client: Client,
+        host: Host,
+        keys: KeyFile,
+        book: LogBook,
+        address: Callable[[], Awaitable[str]],
+        *,
+        ask_again_s: float = ASK_AGAIN_S,
+    ) -> None:
+        self._client = client
+        self._host = host
+        self._keys = keys
+        self._book = book
+        self._address = address
+        self._ask_again_s = ask_again_s
+
+    async def keep(self) -> None:
+        """Until cancelled. Raises FinalRefusal."""
+        self._book.warn("the run is held: asking for the hold key")
+        while not await self._let_in():  # noqa: ASYNC110 it asks a server, which tells nobody by itself
+            await asyncio.sleep(self._ask_again_s)
+        await asyncio.Event().wait()
+
+    async def leave(self) -> None:
+        """Remove the key and close its sessions. Never raises: the agent must come to its end."""
+        try:
+            await leave_hold(self._keys, self._host, self._book.info)
+        except (BadHoldKey, OSError, TimeoutError) as problem:
+            self._book.error(f"the hold key could not be taken back: {problem}")
+
+    async def _let_in(self) -> bool:
+        """Ask once; True when somebody can come in now."""
+        ip = await self._address()
+        try:
+            reply = await self._client.hold(HoldRequest(ip=ip))
+            installed = self._install(reply)
+        except BadHoldKey as problem:
+            self._book.warn(f"the hold key is refused: {problem}")
+        except (Trouble, Rejected) as problem:
+            self._book.warn(f"no hold key: {problem}")
+        except OSError as problem:
+            self._book.error(f"the hold key could not be installed: {problem}")
+        else:
+            what = "installed" if installed else "already there and is left as it was"
+            self._book.info(f"the hold key is {what}: ssh root@{ip}")
+            return True
+        return False
+
+    def _install(self, reply: HoldReply) -> bool:
+        key = parse_key(reply.authorized_key)
+        expiry = parse_expiry(reply.expires_at, datetime.now(UTC))
+        return self._keys.install(key, key.line(expiry), time.time())
+
+
+async def leave_hold(keys: KeyFile, host: Host, say: Callable[[str], None]) -> None:
+    """Take the key that is noted as installed out again and close its sessions. Raises BadHoldKey, OSError."""
+    # First the key: no session can begin while those that are there get closed.
+    installed = keys.remove()
+    if installed is None:
+        return
+    async with asyncio.timeout(CLOSE_LIMIT_S):
+        closed = await close_sessions(host, installed.fingerprint, installed.since)
+    keys.forget()
+    say(f"the hold key is removed; sessions closed: {closed}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `vetting-agent hold-clean`."""
+    parser.add_argument("--authorized-keys", metavar="FILE", type=Path, default=None, help="where the hold put its key")
+    parser.add_argument("--state-dir", metavar="DIR", type=Path, default=None, help="as given to run")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Clean up after an agent that was killed in a hold: for the stop hook of its unit."""
+    host = Host()
+    keys = KeyFile(args.authorized_keys or default_key_file(), args.state_dir or default_state_dir(host))
+    try:
+        asyncio.run(leave_hold(keys, host, lambda text: print(text, file=sys.stderr)))  # noqa: T201
+    except (BadHoldKey, OSError) as problem:
+        print(f"the hold key could not be taken back: {problem}", file=sys.stderr)  # noqa: T201
+        return EXIT_CRASHED
+    return EXIT_DONE
