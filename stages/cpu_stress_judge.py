@@ -134,7 +134,7 @@ class SatReport:
     last_words: str
 
 
-# Newer versions (1.0.11 does, 1.0.6 does not) begin each line with the time: "2026/11/21-05:09:28(UTC) Status: PASS - please verify no corrected errors"
+# 1.0.11 begins each line with the time, 1.0.6 does not: "2026/11/21-05:09:28(UTC) Status: PASS - please verify …"
 _SAT_TIME = re.compile(r"^\d{4}/\d\d/\d\d-\d\d:\d\d:\d\d\([^)]*\) ?", re.MULTILINE)
 
 
