@@ -62,7 +62,8 @@ class Settings:
 
     params: BootParams
     host: Host
-    stages: tuple[Stage[Any], ...]
+    stages: tuple[Stage[Any], ...] | None
+    """None: those of this program, each imported when it is its turn."""
     state_dir: Path
     evidence: Path
     authorized_keys: Path

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.host import Host
+from stages import stage_named, stage_of_state
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.runner import StageRun
 from stages.stage import IperfLender, Level, RunFacts, Stage, StageContext, WipeOverride
@@ -40,7 +41,7 @@ class Executor:
     """Makes executions. `facts` are those of the run; the rest of the facts is of the moment."""
 
     host: Host
-    stages: tuple[Stage[Any], ...]
+    stages: tuple[Stage[Any], ...] | None
     claim: Claim
     facts: RunFacts
     store: EvidenceStore
@@ -51,10 +52,14 @@ class Executor:
 
     def named(self, name: str) -> Stage[Any] | None:
         """The stage of that name."""
+        if self.stages is None:
+            return stage_named(name)
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def of_state(self, state: str) -> Stage[Any] | None:
         """The stage that a run in that state stands at."""
+        if self.stages is None:
+            return stage_of_state(state)
         return next((stage for stage in self.stages if stage.state == state), None)
 
     def begin(self, name: str, override: WipeOverride | None) -> Execution:

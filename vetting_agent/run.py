@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from probes.host import Host
-from stages import STAGES
 from stages.stage import Stage
 from vetting_agent.agent import Agent, Settings
 from vetting_agent.client import Backoff
@@ -37,7 +36,7 @@ async def components_of(host: Host) -> list[str]:
 
 def main(
     args: argparse.Namespace,
-    stages: tuple[Stage[Any], ...] = STAGES,
+    stages: tuple[Stage[Any], ...] | None = None,
     backoff: Backoff | None = None,
     recollect: Recollect = components_of,
 ) -> int:
