@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import select
 import sys
 
 import pytest
@@ -146,6 +147,14 @@ def test_colours_only_where_a_person_sees_them(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(watching(io.StringIO()), PlainLines)
 
 
+def everything_at(terminal: int) -> str:
+    """What was written to a terminal. It hands it out in pieces, and not all of them at once."""
+    pieces = []
+    while select.select([terminal], [], [], 1.0)[0]:
+        pieces.append(os.read(terminal, 65536))
+    return b"".join(pieces).decode(errors="replace")
+
+
 def test_the_live_table_cleans_up_after_itself() -> None:
     """On a real terminal: drawn, redrawn, and gone at the end, the cursor shown again."""
     reader, writer = pty.openpty()
@@ -154,7 +163,7 @@ def test_the_live_table_cleans_up_after_itself() -> None:
             table.show(midway(), stamp(37))
             table.show(run_views.all_sound(), stamp(140))
         stream.flush()
-        seen = os.read(reader, 65536).decode(errors="replace")
+        seen = everything_at(reader)
     os.close(reader)
     assert "43 %" in seen
     assert seen.rindex("\x1b[?25h") > seen.rindex("PSU")
