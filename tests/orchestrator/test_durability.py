@@ -147,8 +147,7 @@ def _iperf_of(served: Served) -> psutil.Process:
 
 def test_an_iperf3_that_dies_is_started_again_and_never_outlives_a_killed_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as served:
-        if served.info["iperf_port"] is None:
-            pytest.skip("iperf3 is not installed")
+        assert served.info["iperf_port"] is not None, "iperf3 is not installed: make setup-test"
         first = _iperf_of(served)
         first.kill()
         psutil.wait_procs([first], timeout=5)
