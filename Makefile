@@ -27,7 +27,7 @@ vet: setup ## Vet this machine, non-destructively, and write a report; a verdict
 	@exec $(VENV_PYTHON) -m vetting_agent vet --exit-zero $(VET_ARGS)
 
 test: setup-test ## Run the whole test suite.
-	@exec $(VENV_PYTHON) -m pytest $(TEST_ARGS)
+	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest $(TEST_ARGS)
 
 check: setup-test ## Lint, formatting and types.
 	@$(VENV_PYTHON) -m ruff check .
