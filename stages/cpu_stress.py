@@ -170,5 +170,6 @@ STAGE = Stage(
     options=Options,
     planned_s=lambda options: options.duration_s + 15.0,
     run=run,
+    counters_needed=True,
     tools=("stress-ng", "stressapptest"),
 )

@@ -33,7 +33,6 @@ def judge(reading: Reading, machine: Machine, plan: Plan, options: Options) -> O
             *memory_findings,
             *heat,
             *cpu_speed.findings(reading.speeds, reading.slow, options.cpu_slow_fraction),
-            *_log_readable(reading),
             *deltas.earlier(reading.before),
         ),
         (*_figures(reading, tested_mib), *heat_figures),
@@ -94,14 +93,6 @@ def _coverage(tested_mib: int, plan: Plan, options: Options) -> list[Finding]:
     if plan.allowed_share < options.memory_coverage_floor:
         text = f"Only {plan.allowed_share:.0%} of the free memory was allowed for the test ({plan.memory_mib} MiB)"
         return [info(ReasonCode.COVERAGE_LOW, "memory", text)]
-    return []
-
-
-def _log_readable(reading: Reading) -> list[Finding]:
-    for counter in (reading.before, reading.after):
-        if counter.kernel_log.unreadable:
-            text = f"Hardware errors in the kernel log cannot be seen: {counter.kernel_log.unreadable}"
-            return [error(ReasonCode.OUTPUT_UNREADABLE, "kernel-log", text)]
     return []
 
 

@@ -7,7 +7,7 @@ kernel log (Storage, by `kernel_log.disk_events`), throttling (CPUStress, by `co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from probes.counters import AerErrors, Counters, MemoryErrors
 from probes.kernel_log import KernelEvent, Kind, events
@@ -28,12 +28,16 @@ _FAULTS = {
 }
 
 
-def judge(before: Counters, after: Counters) -> tuple[list[Finding], list[Measurement]]:
-    """Findings and figures for what was gained between two readings."""
+def judge(before: Counters, after: Counters, *, needed: bool = False) -> tuple[list[Finding], list[Measurement]]:
+    """Findings and figures for what was gained between two readings.
+
+    What could not be read is a warning; where the stage needs the counters for its verdict, it is an error, and
+    leaves the stage unknown.
+    """
     new = events(after.kernel_log.since(before.kernel_log))
     memory, measurements = _memory(before, after)
     findings = [
-        *_log_gaps(before, after),
+        *_gaps(before, after, error if needed else warning),
         *_machine_checks(before, after, new),
         *(memory or _memory_lines(new)),
         *_corrupted_memory(before, after),
@@ -61,15 +65,15 @@ def earlier(before: Counters) -> list[Finding]:
     return [info(ReasonCode.EARLIER_EVENTS, "host", text, lines[-1].line if lines else "")]
 
 
-def _log_gaps(before: Counters, after: Counters) -> Iterator[Finding]:
+def _gaps(before: Counters, after: Counters, severity: Callable[..., Finding]) -> Iterator[Finding]:
     for counters in (before, after):
         if counters.unreadable:
             text = f"Not read, so not judged: {'; '.join(counters.unreadable)}"
-            yield warning(ReasonCode.OUTPUT_UNREADABLE, "fault-counters", text)
+            yield severity(ReasonCode.OUTPUT_UNREADABLE, "fault-counters", text)
             return
     if lost := after.kernel_log.lost_since(before.kernel_log):
         text = f"{lost} records of the kernel log were overwritten before they could be read"
-        yield warning(ReasonCode.OUTPUT_UNREADABLE, "kernel-log", text)
+        yield severity(ReasonCode.OUTPUT_UNREADABLE, "kernel-log", text)
 
 
 # --- CPU and memory --------------------------------------------------------------------------------------------------

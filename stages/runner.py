@@ -6,7 +6,6 @@ Around the stage the machine's fault counters are read; what they gained is char
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import traceback
 from dataclasses import asdict, replace
@@ -14,7 +13,7 @@ from typing import Any
 
 from probes import counters
 from probes.tools import ToolError, ToolMissing, ToolUnkillable
-from stages import deltas
+from stages import conclusion
 from stages.options import BadParameter, parse_options
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.stage import Stage, StageContext
@@ -51,40 +50,48 @@ class StageRun:
         except BadParameter as problem:
             outcome = Outcome(str(problem), (error(ReasonCode.BAD_PARAMETER, self._stage.name, str(problem)),))
         outcome = replace(outcome, duration_s=round(time.monotonic() - started, 3))
-        self._write("outcome.json", {**asdict(outcome), "verdict": outcome.verdict.value})
+        self._write(conclusion.OUTCOME, {**asdict(outcome), "verdict": outcome.verdict.value})
         return outcome
 
     async def _judged(self) -> Outcome:
         options = parse_options(self._stage.options, self._stage.name, self._raw)
+        self._write(conclusion.OPTIONS, options)
         self._context.plan.set(self._stage.planned_s(options))
-        before = await self._snapshot("counters-before.json")
-        outcome = await self._supervised(options)
-        if not self._interruption.done():
-            after = await self._snapshot("counters-after.json")
-            outcome = outcome.plus(*deltas.judge(before, after))
-        return outcome.plus(self._survivors())
+        before = await self._snapshot(conclusion.BEFORE)
+        readings, endings = await self._supervised(options)
+        if readings is not None and not isinstance(readings, Outcome):
+            self._write(conclusion.READINGS, readings)
+        after = None if self._interruption.done() else await self._snapshot(conclusion.AFTER)
+        endings += self._survivors()
+        try:
+            outcome = conclusion.conclude(self._stage, options, readings, endings, before, after)
+        except Exception as problem:
+            endings.append(self._crash(problem))
+            outcome = conclusion.conclude(self._stage, options, None, endings, before, after)
+        self._write(conclusion.ENDINGS, [asdict(finding) for finding in endings])
+        return outcome
 
     async def _snapshot(self, file_name: str) -> counters.Counters:
         snapshot = await counters.snapshot(self._context.host, limit_s=SNAPSHOT_LIMIT_S)
-        self._write(file_name, asdict(snapshot))
+        self._write(file_name, snapshot)
         return snapshot
 
-    async def _supervised(self, options: Any) -> Outcome:
-        """The stage's own outcome, or one that says why there is none."""
+    async def _supervised(self, options: Any) -> tuple[Any | None, list[Finding]]:
+        """The stage's own readings, and what ended it otherwise; no readings without at least one finding."""
         task = asyncio.ensure_future(self._stage.run(self._context, options))
         try:
             ended_because = await self._watch(task)
         except asyncio.CancelledError:
             await _end(task)
             raise
+        findings = [ended_because] if ended_because else []
         if task.done():
-            return self._outcome_of(task).plus([ended_because] if ended_because else [])
-        assert ended_because is not None
-        findings = [ended_because]
+            readings, problem = self._result_of(task)
+            return readings, [*problem, *findings]
         if not await _end(task):
             text = f"{self._stage.name} did not end within {CANCEL_WAIT_S} s of being cancelled"
             findings.append(error(ReasonCode.UNKILLABLE, self._stage.name, text))
-        return Outcome(headline=ended_because.message, findings=tuple(findings))
+        return None, findings
 
     async def _watch(self, task: asyncio.Future[Outcome]) -> Finding | None:
         """Wait for the stage, an interruption or the time limit; the finding that ends it early, or None."""
@@ -100,21 +107,28 @@ class StageRun:
             await asyncio.wait(ends, timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
         return self._interruption.result() if self._interruption.done() else None
 
-    def _outcome_of(self, task: asyncio.Future[Outcome]) -> Outcome:
+    def _result_of(self, task: asyncio.Future[Any]) -> tuple[Any | None, list[Finding]]:
         name = self._stage.name
         if task.cancelled():
             text = f"{name} cancelled itself; this is a fault of the agent"
-            return Outcome(text, (error(ReasonCode.STAGE_CRASHED, name, text),))
+            return None, [error(ReasonCode.STAGE_CRASHED, name, text)]
         problem = task.exception()
         if problem is None:
-            return task.result()
+            readings = task.result()
+            if readings is None:
+                return None, [error(ReasonCode.STAGE_CRASHED, name, f"{name} ended without saying what it found")]
+            return readings, []
         if isinstance(problem, ToolError):
-            return Outcome(str(problem), (tool_finding(problem, name),))
+            return None, [tool_finding(problem, name)]
+        return None, [self._crash(problem)]
+
+    def _crash(self, problem: BaseException) -> Finding:
+        name = self._stage.name
         trace = "".join(traceback.format_exception(problem))
         self._write("crash.txt", trace)
         self._context.error(trace)
         text = f"{name} crashed: {type(problem).__name__}: {problem}"
-        return Outcome(text, (error(ReasonCode.STAGE_CRASHED, name, text, trace[-2000:]),))
+        return error(ReasonCode.STAGE_CRASHED, name, text, trace[-2000:])
 
     def _survivors(self) -> list[Finding]:
         return [
@@ -123,10 +137,8 @@ class StageRun:
         ]
 
     def _write(self, file_name: str, content: object) -> None:
-        text = content if isinstance(content, str) else json.dumps(content, indent=1, default=str)
         try:
-            self._context.evidence.mkdir(parents=True, exist_ok=True)
-            (self._context.evidence / file_name).write_text(text + "\n")
+            conclusion.write(self._context.evidence, file_name, content)
         except OSError as problem:
             self._context.warn(f"evidence file {file_name} could not be written: {problem}")
 

@@ -155,7 +155,15 @@ class Stage(Generic[OptionsT]):
     """A frozen dataclass; each field is a parameter of the stage, with a default."""
     planned_s: Callable[[OptionsT], float]
     """Seconds that it takes as far as the options tell; `context.plan.set` corrects it at run time."""
-    run: Callable[[StageContext, OptionsT], Awaitable[Outcome]]
+    run: Callable[[StageContext, OptionsT], Awaitable[Any]]
+    """Reads and loads the hardware; returns the stage's readings, or an Outcome where it has no `judge`."""
+    readings: type[Any] | None = None
+    """A frozen dataclass of plain values: all that `judge` looks at. It is kept in the evidence as JSON, so that the
+    same judgement can be made again later, elsewhere, from the evidence alone."""
+    judge: Callable[[Any, OptionsT], Outcome] | None = None
+    """Pure: readings and options to an outcome."""
+    counters_needed: bool = False
+    """True when the machine's fault counters are part of what this stage proves: unread, they leave it unknown."""
     tools: tuple[str, ...] = ()
     """Programs that it runs on some machine; the image carries them."""
     destructive: bool = False

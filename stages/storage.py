@@ -250,6 +250,7 @@ STAGE = Stage(
     options=Options,
     planned_s=lambda options: options.duration_s,
     run=run,
+    counters_needed=True,
     tools=("fio", "wipefs", "nvme", "sg_persist"),
     destructive=True,
 )

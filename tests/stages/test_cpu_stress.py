@@ -240,11 +240,6 @@ def test_half_the_memory_by_permission_is_told_and_does_not_fail() -> None:
     assert any("50%" in finding.message for finding in outcome.findings)
 
 
-def test_an_unreadable_kernel_log_is_unknown() -> None:
-    blind = replace(QUIET, kernel_log=KernelLog(unreadable="it is not there"))
-    assert codes(judged(replace(GOOD, before=blind)).errors) == [(ReasonCode.OUTPUT_UNREADABLE, "kernel-log")]
-
-
 @pytest.mark.parametrize(
     ("model", "time_ms", "severity"),
     [

@@ -166,14 +166,17 @@ def test_a_cleared_counter_is_no_negative_finding() -> None:
     assert found(now, before) == []
 
 
-def test_what_could_not_be_read_is_a_warning() -> None:
-    now = Counters(kernel_log=KernelLog(unreadable="gone"), unreadable=("gone",))
-    assert found(now) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+UNREAD = Counters(kernel_log=KernelLog(unreadable="gone"), unreadable=("gone",))
+OVERWRITTEN = replace(QUIET, kernel_log=KernelLog(None, 20, 30, ()))
 
 
-def test_overwritten_records_are_a_warning() -> None:
-    now = replace(QUIET, kernel_log=KernelLog(None, 20, 30, ()))
-    assert found(now) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "kernel-log")]
+@pytest.mark.parametrize(("now", "component"), [(UNREAD, "fault-counters"), (OVERWRITTEN, "kernel-log")])
+def test_what_was_not_seen_is_a_warning_and_an_error_where_the_stage_rests_on_it(now: Counters, component: str) -> None:
+    assert found(now) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, component)]
+    findings = judge(QUIET, now, needed=True)[0]
+    assert [(one.reason_code, one.severity, one.component) for one in findings] == [
+        (ReasonCode.OUTPUT_UNREADABLE, Severity.ERROR, component)
+    ]
 
 
 def test_messages_name_what_and_how_many() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,65 @@ async def test_an_outcome_is_returned_and_left_in_the_evidence(tmp_path: Path, h
     assert written["verdict"] == "pass"
     assert (tmp_path / "e" / "counters-before.json").exists()
     assert (tmp_path / "e" / "counters-after.json").exists()
+
+
+@dataclass(frozen=True)
+class Readings:
+    figure: float
+    seen: frozenset[str]
+
+
+def judged_stage(run: Callable[[StageContext, Options], Awaitable[Readings]], **extra: object) -> Stage[Options]:
+    def judge(readings: Readings, options: Options) -> Outcome:
+        if readings.figure < 0:
+            raise ValueError("a judge that cannot count")
+        return Outcome(f"{readings.figure} of {options.duration_s}")
+
+    return replace(stage(run), readings=Readings, judge=judge, **extra)  # type: ignore[arg-type]
+
+
+async def test_readings_are_kept_and_judged(tmp_path: Path, host: Host) -> None:
+    async def run(context: StageContext, options: Options) -> Readings:
+        return Readings(2.5, frozenset({"b", "a"}))
+
+    context, _ = stage_context(tmp_path, host)
+    outcome = await StageRun(judged_stage(run), {"duration_s": 3}, context).run()
+    assert outcome.headline == "2.5 of 3.0"
+    assert json.loads((tmp_path / "readings.json").read_text()) == {"figure": 2.5, "seen": ["a", "b"]}
+    assert json.loads((tmp_path / "options.json").read_text()) == {"duration_s": 3.0}
+    assert json.loads((tmp_path / "endings.json").read_text()) == []
+
+
+async def test_a_judge_that_raises_leaves_the_stage_unknown(tmp_path: Path, host: Host) -> None:
+    async def run(context: StageContext, options: Options) -> Readings:
+        return Readings(-1, frozenset())
+
+    context, _ = stage_context(tmp_path, host)
+    outcome = await StageRun(judged_stage(run), None, context).run()
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert codes(outcome) == [ReasonCode.STAGE_CRASHED]
+    assert "a judge that cannot count" in outcome.message
+
+
+async def test_a_stage_that_says_nothing_is_unknown(tmp_path: Path, host: Host) -> None:
+    async def run(context: StageContext, options: Options) -> None:
+        return None
+
+    context, _ = stage_context(tmp_path, host)
+    outcome = await StageRun(stage(run), None, context).run()  # type: ignore[arg-type]
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert codes(outcome) == [ReasonCode.STAGE_CRASHED]
+
+
+async def test_a_stage_that_rests_on_the_fault_counters_is_unknown_without_them(tmp_path: Path) -> None:
+    async def run(context: StageContext, options: Options) -> Outcome:
+        return Outcome("fine")
+
+    blind = Host(root=tmp_path / "no-such-root", tools=Host().tools)
+    for needed, verdict in ((False, Verdict.PASS), (True, Verdict.UNKNOWN)):
+        context, _ = stage_context(tmp_path, blind)
+        outcome = await StageRun(replace(stage(run), counters_needed=needed), None, context).run()
+        assert outcome.verdict is verdict, outcome
 
 
 async def test_a_bad_parameter_fails_without_running(tmp_path: Path, host: Host) -> None:
