@@ -1,10 +1,11 @@
-"""Async tests run on a loop of their own, and each proves that it left no task and no child process behind."""
+"""Every test proves that it left no child process behind; async ones run on a loop of their own, and leave no task."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    before = _children()
+    before = _children()  # those of the test's own fixtures end with them, later
     with asyncio.Runner() as runner:
         left = runner.run(_tasks_left_by(pyfuncitem.obj, arguments))
     assert not left, f"the test left tasks running: {left}"
@@ -50,6 +51,14 @@ def _assert_no_new_children(before: set[int]) -> None:
             names = [" ".join(psutil.Process(pid).cmdline()) for pid in new if psutil.pid_exists(pid)]
             pytest.fail(f"the test left processes running: {names}")
         time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_children_left() -> Iterator[None]:
+    """Set up before a file's other fixtures, and so looked at after they are gone."""
+    before = _children()
+    yield
+    _assert_no_new_children(before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One server for all tests that need no server of their own: each makes runs of its own on it."""
+"""One server for all tests of a file that need no server of their own: each makes runs of its own on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.orchestrator.served import Served, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("orchestrator") / "data") as server:
         yield server

@@ -372,17 +372,19 @@ async def test_a_cancel_reaches_every_grandchild(tmp_path: Path, only_stand_ins:
     )
     context, listener = stage_context(tmp_path / "evidence", Host(tools=only_stand_ins.tools()))
     run = StageRun(cpu_stress.STAGE, {"duration_s": 60.0}, context)
+    before = set(psutil.Process().children(recursive=True))
     task = asyncio.create_task(run.run())
     while not (pids.exists() and len(pids.read_text()) == 3):
         await asyncio.sleep(0.02)
         assert not task.done()
-    load = psutil.Process().children(recursive=True)
+    load = set(psutil.Process().children(recursive=True)) - before
+    assert len(load) >= 4
     started = time.monotonic()
     run.interrupt(cancelled_outcome().findings[0])
     outcome = await task
     assert time.monotonic() - started < 2.0
     assert outcome.verdict is Verdict.CANCELLED
-    assert psutil.wait_procs(load, timeout=1)[1] == []
+    assert psutil.wait_procs(list(load), timeout=1)[1] == []
     assert listener.fractions
 
 
