@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
 from probes.host import Host, entries_of, int_of, text_of
 
@@ -38,6 +37,19 @@ def busy_share(before: Mapping[int, CpuTime], after: Mapping[int, CpuTime]) -> d
     }
 
 
+def cpu_meter(host: Host) -> Callable[[], float | None]:
+    """A function that gives the load of all CPUs since its last call, in percent; None where nothing can be told."""
+    last = cpu_times(host)
+
+    def percent() -> float | None:
+        nonlocal last
+        before, last = last, cpu_times(host)
+        shares = busy_share(before, last)
+        return 100 * sum(shares.values()) / len(shares) if shares else None
+
+    return percent
+
+
 def available_bytes(host: Host) -> int | None:
     """MemAvailable: what can be had without swapping. None when the kernel does not say."""
     match = re.search(r"^MemAvailable:\s+(\d+) kB", text_of(host.proc("meminfo")) or "", re.MULTILINE)
@@ -49,6 +61,7 @@ def mean_mhz(host: Host) -> float | None:
     folders = entries_of(host.sys("devices", "system", "cpu", "cpufreq"))
     khz = [value for folder in folders if (value := int_of(folder / "scaling_cur_freq")) is not None]
     if khz:
-        return fmean(khz) / 1000
-    mhz = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
-    return fmean(float(value) for value in mhz) if mhz else None
+        return sum(khz) / len(khz) / 1000
+    found = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
+    mhz = [float(value) for value in found]
+    return sum(mhz) / len(mhz) if mhz else None

@@ -78,6 +78,7 @@ class LogBook:
     _lines: dict[int, LogLine] = field(default_factory=dict)
     _by_level: dict[Level, deque[int]] = field(default_factory=lambda: {level: deque() for level in Level})
     _in_flight: set[int] = field(default_factory=set)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def info(self, text: str, stage: str = "") -> None:
         self.log(Level.INFO, text, stage)
@@ -98,6 +99,12 @@ class LogBook:
     def waiting(self) -> int:
         """How many lines the orchestrator does not have yet."""
         return len(self._lines)
+
+    async def arrival(self) -> None:
+        """Wait until there is a line to send."""
+        while not self._lines:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def batch(self, limit_bytes: int = BATCH_BYTES) -> list[LogLine]:
         """The oldest lines that fit (at least one, if there are any). They stay until `acknowledge`."""
@@ -134,6 +141,7 @@ class LogBook:
         self._lines[self._seq] = line
         self._by_level[level].append(self._seq)
         self._bytes += _size(line)
+        self._arrived.set()
         self.echo(line)
 
     def _make_room(self) -> None:
@@ -159,7 +167,7 @@ class LogBook:
 
 
 class Forwarder:
-    """Sends the book's lines, every `interval_s`, until they are all acknowledged."""
+    """Sends the book's lines, at most once in `interval_s`, until they are all acknowledged."""
 
     def __init__(self, book: LogBook, client: Client, interval_s: float) -> None:
         self._book = book
@@ -171,6 +179,7 @@ class Forwarder:
     async def run(self) -> None:
         """Forever. Raises FinalRefusal."""
         while True:
+            await self._book.arrival()
             await self._send_all()
             await asyncio.sleep(self._interval_s)
 

@@ -7,6 +7,7 @@ drops out of the batch. What stages measure while they run travels in the same b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import Counter, deque
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from probes.host import Host
+from probes.load import cpu_meter
 from probes.sensors import SensorReading, read_all
 from stages.outcome import ReasonCode, error
 from vetting_agent.background import in_thread
@@ -77,7 +79,7 @@ class Thermal:
         directives: Directives,
         book: LogBook,
         interval_s: float,
-        cpu_load: Callable[[], float] | None = None,
+        cpu_load: Callable[[], float | None] | None = None,
     ) -> None:
         self._host = host
         self._client = client
@@ -85,28 +87,35 @@ class Thermal:
         self._directives = directives
         self._book = book
         self._interval_s = interval_s
-        self._cpu_load = cpu_load or _cpu_percent()
+        self._cpu_load = cpu_load or cpu_meter(host)
         self._watch = CriticalWatch()
+        self._sampled = asyncio.Event()
 
     async def sample(self) -> None:
         """Forever: read the sensors, on the beat of the monotonic clock."""
         due = time.monotonic()
         while True:
-            self._take(await in_thread(lambda: read_all(self._host)))
+            try:
+                self._take(await in_thread(lambda: read_all(self._host)))
+            finally:
+                self._sampled.set()
             due = max(due + self._interval_s, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
     async def send(self) -> None:
-        """Forever: send what there is. Raises FinalRefusal."""
+        """Forever: send what there is after each sample, and in any case each interval: a sensor that hangs must not
+        hold up what stages measure. Raises FinalRefusal."""
         while True:
+            self._sampled.clear()
             while samples := self._buffer.take():
                 await self._send(samples)
-            await asyncio.sleep(self._interval_s)
+            await _set_within(self._sampled, 1.5 * self._interval_s)
 
     def _take(self, readings: list[SensorReading]) -> None:
         for reading in readings:
             self._buffer.add(reading.kind.value, reading.key, reading.value, reading.unit)
-        self._buffer.add("load", "cpu", self._cpu_load(), "%")
+        if (load := self._cpu_load()) is not None:
+            self._buffer.add("load", "cpu", round(load, 1), "%")
         for alarm in self._watch.alarms(readings):
             self._directives.put(alarm)
 
@@ -118,13 +127,7 @@ class Thermal:
             self._book.warn(f"{len(samples)} sensor samples are dropped: {problem}")
 
 
-def _cpu_percent() -> Callable[[], float]:
-    """A function that gives the load of all CPUs since its last call, in percent."""
-    import psutil
-
-    psutil.cpu_percent(None)  # the first call has nothing to compare with
-
-    def percent() -> float:
-        return psutil.cpu_percent(None)
-
-    return percent
+async def _set_within(event: asyncio.Event, limit_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
