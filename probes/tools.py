@@ -4,13 +4,7 @@ As root each tool runs under `tool_init.py` as the init of a PID namespace of it
 everything the tool started; without root, under the same script as a child subreaper. The agent holds a
 "leash" pipe to it: when the leash closes, because of a cancel or because the agent was SIGKILLed, all is killed.
 
-Errors (all derive from `ToolError`, and say in `str()` which tool, and what to make of it):
-
-    ToolMissing      not on the PATH that the agent was started with, or not executable
-    ToolTimeout      over its time limit; `result` holds what it had printed
-    ToolKilled       ended by a signal that we did not send
-    ToolFailed       an exit code that the caller did not accept
-    ToolUnkillable   still there after SIGKILL: a process sits in an uninterruptible system call
+How tools fail is told in `tool_result`; a tool that runs is a `tool_process.Process`.
 """
 
 from __future__ import annotations
@@ -22,126 +16,49 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
-OUTPUT_LIMIT = 8 * 2**20
-KILL_WAIT_S = 1.5
-TERM_WAIT_S = 5.0
+from probes.tool_process import KILL_WAIT_S, OUTPUT_LIMIT, Capture, Ended, Process, feed
+from probes.tool_result import (
+    ToolError,
+    ToolFailed,
+    ToolKilled,
+    ToolMissing,
+    ToolResult,
+    ToolRunner,
+    ToolTimeout,
+    ToolUnkillable,
+    signal_name,
+)
+
+__all__ = [
+    "KILL_WAIT_S",
+    "OUTPUT_LIMIT",
+    "Isolation",
+    "Process",
+    "ToolError",
+    "ToolFailed",
+    "ToolKilled",
+    "ToolMissing",
+    "ToolResult",
+    "ToolRunner",
+    "ToolTimeout",
+    "ToolUnkillable",
+    "Tools",
+    "signal_name",
+]
+
 LOAD_NICE = 10
 LOAD_OOM_SCORE_ADJ = 1000
 # What a tool may see of our environment. The run's token is in none of it, nor in any argument list.
 PASSED_ENVIRONMENT = ("LD_LIBRARY_PATH", "HOME", "TERM")
 INIT_SCRIPT = Path(__file__).with_name("tool_init.py")
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What one run of a tool gave. Exactly one of `exit_code` and `signal` is set, unless we stopped it."""
-
-    argv: tuple[str, ...]
-    stdout: str
-    stderr: str
-    exit_code: int | None
-    signal: int | None
-    duration_s: float
-    truncated: bool = False
-    stopped: str | None = None
-    """Why we ended it ourselves: `timeout`, `cancelled`, or None."""
-
-    @property
-    def tool(self) -> str:
-        return Path(self.argv[0]).name
-
-    def how_it_ended(self) -> str:
-        """For a person: "exit code 4", "killed by SIGSEGV", "stopped after 10.0 s"."""
-        if self.stopped:
-            return f"stopped ({self.stopped}) after {self.duration_s:.1f} s"
-        if self.signal is not None:
-            return f"killed by {signal_name(self.signal)}"
-        return f"exit code {self.exit_code}"
-
-    def last_words(self, limit: int = 200) -> str:
-        """The last line it printed, standard error first: what a person would look at."""
-        for text in (self.stderr, self.stdout):
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            if lines:
-                return lines[-1][:limit]
-        return ""
-
-
-class ToolError(Exception):
-    """A tool did not do its work. `tool` names it; `result` is what it left, if it ran."""
-
-    def __init__(self, tool: str, message: str, result: ToolResult | None = None) -> None:
-        super().__init__(message)
-        self.tool = tool
-        self.result = result
-
-
-class ToolMissing(ToolError):
-    """Not found or not executable."""
-
-
-class ToolTimeout(ToolError):
-    """Over its time limit."""
-
-
-class ToolKilled(ToolError):
-    """Ended by a signal not ours."""
-
-
-class ToolFailed(ToolError):
-    """An exit code that the caller did not accept."""
-
-
-class ToolUnkillable(ToolError):
-    """Still there after SIGKILL."""
-
-
-class ToolRunner(Protocol):
-    """Runs tools: for real (`Tools`) or from a recording."""
-
-    def find(self, name: str) -> str | None:
-        """The path of a program, or None when this machine does not have it."""
-        ...
-
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
-        """Run a tool to its end.
-
-        `argv[0]` is a program name looked up on the PATH, or an absolute path. `accept` lists the exit codes that
-        are no failure (None: all). `load` marks a process that is meant to use the machine up: niced, and the
-        first one the kernel kills when memory runs out. `memory_bytes` limits its address space (0: no limit).
-        `on_line` gets each line of standard output as it comes.
-
-        Raises a `ToolError`. A cancel kills the tool and all it started before it is let through.
-        """
-        ...
-
-    def recording(self, folder: Path) -> ToolRunner:
-        """A runner that also leaves each tool's argv, output and exit in `folder`."""
-        ...
-
-    def take_unkillable(self) -> list[str]:
-        """Names of tools that survived SIGKILL since the last call."""
-        ...
 
 
 class Isolation(Enum):
@@ -172,93 +89,6 @@ def _may_unshare(path: str) -> bool:
         return False
     finally:
         os.close(null)
-
-
-@dataclass(slots=True)
-class _Ended:
-    exit_code: int | None = None
-    signal: int | None = None
-    exec_errno: int | None = None
-
-
-class Process:
-    """A running tool. Made by `Tools.start`, which ends it for sure when its block is left."""
-
-    def __init__(
-        self, argv: tuple[str, ...], process: asyncio.subprocess.Process, leash_fd: int, status_fd: int
-    ) -> None:
-        self.argv = argv
-        self._process = process
-        self._leash_fd: int | None = leash_fd
-        self._status_fd = status_fd
-        self._ended: _Ended | None = None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self.stdout: asyncio.StreamReader = process.stdout
-        self.stderr: asyncio.StreamReader = process.stderr
-
-    @property
-    def stdin(self) -> asyncio.StreamWriter | None:
-        return self._process.stdin
-
-    @property
-    def tool(self) -> str:
-        return Path(self.argv[0]).name
-
-    @property
-    def running(self) -> bool:
-        return self._process.returncode is None
-
-    def terminate(self) -> None:
-        """Ask it to end: SIGTERM to the tool itself. Its children are killed when it has gone."""
-        if self._leash_fd is not None:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._leash_fd, b"T")
-
-    def kill(self) -> None:
-        """Kill it and everything it started. Does not wait."""
-        if self._leash_fd is not None:
-            os.close(self._leash_fd)
-            self._leash_fd = None
-
-    async def wait(self) -> _Ended:
-        """Wait until it and everything it started are gone."""
-        await self._process.wait()
-        if self._ended is None:
-            self._ended = self._read_status()
-        return self._ended
-
-    async def stop(self, grace_s: float = TERM_WAIT_S) -> _Ended:
-        """SIGTERM, then after `grace_s` kill all. Raises ToolUnkillable."""
-        self.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                return await self.wait()
-        await self.kill_and_wait()
-        return await self.wait()
-
-    async def kill_and_wait(self) -> None:
-        """Kill all and wait for it, for at most KILL_WAIT_S. Raises ToolUnkillable."""
-        self.kill()
-        try:
-            async with asyncio.timeout(KILL_WAIT_S):
-                await self.wait()
-        except TimeoutError:
-            raise ToolUnkillable(
-                self.tool,
-                f"{self.tool} is still there {KILL_WAIT_S} s after SIGKILL: a process of it hangs in the kernel",
-            ) from None
-
-    def _read_status(self) -> _Ended:
-        words = os.read(self._status_fd, 256).decode().split()
-        os.close(self._status_fd)
-        self.kill()
-        if words[:1] == ["exec"]:
-            return _Ended(exec_errno=int(words[1]))
-        if words[:1] == ["exit"]:
-            code = os.waitstatus_to_exitcode(int(words[1]))
-            return _Ended(exit_code=code) if code >= 0 else _Ended(signal=-code)
-        return _Ended(signal=int(signal.SIGKILL))  # the leash ended it, or somebody killed its init
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,9 +132,9 @@ class Tools:
         on_line: Callable[[str], None] | None = None,
     ) -> ToolResult:
         started = time.monotonic()
-        out, err = _Capture(on_line), _Capture(None)
+        out, err = Capture(on_line), Capture(None)
         stopped: str | None = None
-        ended = _Ended()
+        ended = Ended()
         try:
             async with self.start(
                 *argv,
@@ -317,7 +147,7 @@ class Tools:
                 try:
                     async with asyncio.timeout(timeout_s):
                         await asyncio.gather(
-                            out.fill(process.stdout), err.fill(process.stderr), _feed(process.stdin, stdin)
+                            out.fill(process.stdout), err.fill(process.stderr), feed(process.stdin, stdin)
                         )
                         ended = await process.wait()
                 except TimeoutError:
@@ -428,58 +258,7 @@ class Tools:
             return
 
 
-class _Capture:
-    """Collects a stream up to OUTPUT_LIMIT, then goes on reading and drops the rest."""
-
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._on_line = on_line
-        self._rest = b""
-        self.truncated = False
-
-    async def fill(self, stream: asyncio.StreamReader) -> None:
-        while chunk := await stream.read(65536):
-            kept = chunk[: max(0, OUTPUT_LIMIT - self._size)]
-            self.truncated |= len(kept) < len(chunk)
-            self._size += len(kept)
-            self._chunks.append(kept)
-            if self._on_line is not None:
-                self._split(chunk)
-        if self._on_line is not None and self._rest:
-            self._on_line(self._rest.decode(errors="replace"))
-
-    def _split(self, chunk: bytes) -> None:
-        assert self._on_line is not None
-        # Tools that redraw one line end it with a carriage return.
-        *lines, rest = (self._rest + chunk).replace(b"\r", b"\n").split(b"\n")
-        self._rest = rest[-65536:]
-        for line in lines:
-            if line:
-                self._on_line(line.decode(errors="replace"))
-
-    def text(self) -> str:
-        return b"".join(self._chunks).decode(errors="replace")
-
-
-async def _feed(stream: asyncio.StreamWriter | None, data: bytes | None) -> None:
-    if stream is None or data is None:
-        return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.write(data)
-        await stream.drain()
-    stream.close()
-
-
-def signal_name(number: int) -> str:
-    """SIGSEGV for 11; "signal 99" for a number without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _raise_for(result: ToolResult, ended: _Ended, accept: Collection[int] | None, timeout_s: float) -> None:
+def _raise_for(result: ToolResult, ended: Ended, accept: Collection[int] | None, timeout_s: float) -> None:
     tool = result.tool
     if ended.exec_errno is not None:
         reason = os.strerror(ended.exec_errno)
