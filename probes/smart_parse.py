@@ -28,6 +28,7 @@ BIT_PAST_THRESHOLD = 1 << 5
 BIT_ERROR_LOG = 1 << 6
 BIT_SELF_TEST_LOG = 1 << 7
 NVME_DATA_UNIT_BYTES = 512_000
+OLDEST_VERSION = [7, 0]
 BELIEVABLE_LIMIT_C = range(30, 131)
 
 
@@ -104,6 +105,8 @@ class SmartReport:
     scsi: ScsiHealth | None
     self_tests: SelfTests
     messages: tuple[str, ...]
+    health_words: str = ""
+    """SCSI: the informational exception behind a failed health, with its additional sense code."""
 
     def bit(self, mask: int) -> bool:
         """Whether that bit of the exit status is set."""
@@ -144,15 +147,38 @@ def document_of(text: str, exit_code: int | None) -> dict[str, Any]:
 
     Raises Unreadable, also where the exit bits 0 or 1 say that the disk was not reached at all.
     """
+    document, status = _whole_document(text, f"exit code {exit_code}")
+    if status != exit_code:
+        raise Unreadable(f"smartctl ended with {exit_code} but its JSON says {status}")
+    return _reached(document, status)
+
+
+def recorded_document(text: str) -> dict[str, Any]:
+    """A document that somebody kept: its exit status is the one that stands in it. Raises Unreadable."""
+    document, status = _whole_document(text, "a recording")
+    if status not in range(256):
+        raise Unreadable(f"its exit status is {status}, which no process ends with")
+    version = [part for part in rows(document, "smartctl", "version") if isinstance(part, int)]
+    if version < OLDEST_VERSION:
+        shown = ".".join(map(str, version)) or "of no known version"
+        raise Unreadable(f"it was written by smartctl {shown}; the form of its JSON is settled from 7.0 on")
+    if rows(document, "json_format_version")[:1] not in ([1], []):
+        raise Unreadable("its json_format_version is not 1")
+    return _reached(document, status)
+
+
+def _whole_document(text: str, source: str) -> tuple[dict[str, Any], int]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise Unreadable(f"smartctl printed no whole JSON ({len(text)} characters, exit code {exit_code})") from None
+        raise Unreadable(f"smartctl printed no whole JSON ({len(text)} characters, {source})") from None
     status = dig(document, "smartctl", "exit_status")
     if not isinstance(document, dict) or type(status) is not int:
-        raise Unreadable(f"smartctl's JSON has no exit status (exit code {exit_code})")
-    if status != exit_code:
-        raise Unreadable(f"smartctl ended with {exit_code} but its JSON says {status}")
+        raise Unreadable(f"smartctl's JSON has no exit status ({source})")
+    return document, status
+
+
+def _reached(document: dict[str, Any], status: int) -> dict[str, Any]:
     if status & (BIT_COMMAND_LINE | BIT_OPEN):
         raise Unreadable("; ".join(messages_of(document)) or f"smartctl could not open it (exit code {status})")
     return document
@@ -166,7 +192,11 @@ def messages_of(document: Mapping[str, Any]) -> tuple[str, ...]:
 
 def parse_report(text: str, exit_code: int | None) -> SmartReport:
     """The report in the output of `smartctl --json -x`. Raises Unreadable."""
-    document = document_of(text, exit_code)
+    return report_of(document_of(text, exit_code))
+
+
+def report_of(document: Mapping[str, Any]) -> SmartReport:
+    """The report in smartctl's document. Raises Unreadable."""
     try:
         protocol = Protocol(dig(document, "device", "protocol"))
     except ValueError:
@@ -192,7 +222,17 @@ def parse_report(text: str, exit_code: int | None) -> SmartReport:
         scsi=_scsi(document) if protocol is Protocol.SCSI else None,
         self_tests=parse_self_tests(document),
         messages=messages_of(document),
+        health_words=_exception(document),
     )
+
+
+def _exception(document: Mapping[str, Any]) -> str:
+    """SPC: additional sense code 5Dh predicts a failure, 0Bh warns (of heat, of degraded power)."""
+    said = dig(document, "smart_status", "scsi")
+    words, code, qualifier = (dig(said, name) for name in ("ie_string", "asc", "ascq"))
+    if number(code) is None:
+        return words if isinstance(words, str) else ""
+    return f"{words if isinstance(words, str) else 'exception'} [asc {code:02X}h, ascq {number(qualifier) or 0:02X}h]"
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
@@ -215,9 +255,16 @@ def _attribute(row: object) -> AtaAttribute:
         value=value if value is not None else -1,
         threshold=threshold or 0,
         prefail=dig(row, "flags", "prefailure") is True,
-        failing_now=dig(row, "when_failed") == "now",
+        failing_now=_failing_now(dig(row, "when_failed"), value, threshold),
         raw=_shown(dig(row, "raw", "string"), raw),
     )
+
+
+def _failing_now(when: object, value: int | None, threshold: int | None) -> bool:
+    """smartctl's word for it; where it says nothing, the value against its threshold (0: never fails)."""
+    if isinstance(when, str):
+        return when == "now"
+    return value is not None and bool(threshold) and value <= (threshold or 0)
 
 
 def _shown(text: object, raw: int) -> int:

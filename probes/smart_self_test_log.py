@@ -58,6 +58,8 @@ class SelfTests:
     entries: tuple[SelfTestEntry, ...]
     status: SelfTestEntry | None = None
     """ATA only: how the last test ended, by the drive's status byte."""
+    logged: bool = False
+    """The data holds a self-test log, if only an empty one."""
 
     @property
     def unresolved_failure(self) -> SelfTestEntry | None:
@@ -93,6 +95,7 @@ def _of_ata(document: Mapping[str, Any]) -> SelfTests:
         short_s=minutes * 60.0 if minutes else SHORT_TEST_S,
         entries=tuple(entry for row in table if (entry := _ata_entry(row)) is not None),
         status=None if running or value is None else _entry_of_status(value, dig(data, "status", "string")),
+        logged=isinstance(log, Mapping),
     )
 
 
@@ -130,6 +133,7 @@ def _of_scsi(document: Mapping[str, Any]) -> SelfTests:
         fraction_done=None,
         short_s=SHORT_TEST_S,
         entries=tuple(_scsi_entry(row) for row in table if not _scsi_runs(row)),
+        logged=known,
     )
 
 
@@ -182,6 +186,7 @@ def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
             )
             for row in rows(log, "table")
         ),
+        logged=isinstance(log, Mapping),
     )
 
 
@@ -201,10 +206,13 @@ def parse_nvme_cli(document: Mapping[str, Any]) -> SelfTests:
             )
             for row in rows(document, "List of Valid Reports")
         ),
+        logged=True,
     )
 
 
-def _nvme_tests(supported: bool | None, operation: object, percent: object, table: Iterable[Any]) -> SelfTests:
+def _nvme_tests(
+    supported: bool | None, operation: object, percent: object, table: Iterable[Any], *, logged: bool
+) -> SelfTests:
     running = (number(operation) or 0) & 15 != 0
     done = number(percent)
     return SelfTests(
@@ -213,6 +221,7 @@ def _nvme_tests(supported: bool | None, operation: object, percent: object, tabl
         fraction_done=(done & 127) / 100 if running and done is not None else None,
         short_s=SHORT_TEST_S,
         entries=tuple(entry for row in table if (entry := _nvme_entry(*row)) is not None),
+        logged=logged,
     )
 
 
