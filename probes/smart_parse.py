@@ -29,11 +29,16 @@ BIT_ERROR_LOG = 1 << 6
 BIT_SELF_TEST_LOG = 1 << 7
 NVME_DATA_UNIT_BYTES = 512_000
 OLDEST_VERSION = [7, 0]
+PACKED_ABOVE = 0xFFFF
 BELIEVABLE_LIMIT_C = range(30, 131)
 
 
 class Unreadable(Exception):
     """smartctl gave nothing that could be judged. `str()` says why, for a person."""
+
+
+class Unreachable(Unreadable):
+    """smartctl could not open the disk, or not as what it was asked for."""
 
 
 class Protocol(StrEnum):
@@ -100,6 +105,8 @@ class SmartReport:
     """Where the maker recommends to stay below; None where it is the limit, or not said."""
     power_on_hours: int | None
     written_bytes: int | None
+    endurance_used_percent: int | None
+    """Of an ATA or SCSI SSD, by its own word; NVMe disks have it in their health log."""
     attributes: tuple[AtaAttribute, ...]
     nvme: NvmeHealth | None
     scsi: ScsiHealth | None
@@ -180,7 +187,7 @@ def _whole_document(text: str, source: str) -> tuple[dict[str, Any], int]:
 
 def _reached(document: dict[str, Any], status: int) -> dict[str, Any]:
     if status & (BIT_COMMAND_LINE | BIT_OPEN):
-        raise Unreadable("; ".join(messages_of(document)) or f"smartctl could not open it (exit code {status})")
+        raise Unreachable("; ".join(messages_of(document)) or f"smartctl could not open it (exit code {status})")
     return document
 
 
@@ -217,6 +224,7 @@ def report_of(document: Mapping[str, Any]) -> SmartReport:
         temperature_recommended_c=recommended,
         power_on_hours=number(dig(document, "power_on_time", "hours")),
         written_bytes=_written(document, protocol),
+        endurance_used_percent=_endurance_used(document),
         attributes=_attributes(document),
         nvme=_nvme(document),
         scsi=_scsi(document) if protocol is Protocol.SCSI else None,
@@ -268,9 +276,14 @@ def _failing_now(when: object, value: int | None, threshold: int | None) -> bool
 
 
 def _shown(text: object, raw: int) -> int:
-    """Several counters can be packed into the 48 raw bits; what smartctl shows first is the one that is meant."""
-    shown = re.match(r"\d+(?=\s|$)", text) if isinstance(text, str) else None
-    return int(shown[0]) if shown else raw
+    """Several counters can be packed into the 48 raw bits; what smartctl shows first is the one that is meant.
+
+    Where nothing is packed the two say the same; if not, the recording was edited, and the worse one counts.
+    """
+    shown = re.match(r"\d{1,20}(?=\s|$)", text) if isinstance(text, str) else None
+    if shown is None:
+        return raw
+    return int(shown[0]) if raw > PACKED_ABOVE else max(int(shown[0]), raw)
 
 
 def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
@@ -328,11 +341,18 @@ def _written(document: Mapping[str, Any], protocol: Protocol) -> int | None:
             return int(float(gigabytes) * 1e9)
         except (TypeError, ValueError, OverflowError):
             return None
-    sectors = _sectors_written(document)
+    sectors = _device_statistic(document, "Logical Sectors Written")
     return None if sectors is None else sectors * (number(document.get("logical_block_size")) or 512)
 
 
-def _sectors_written(document: Mapping[str, Any]) -> int | None:
-    """From the device statistics log: attribute 241 counts in a unit of each maker's own."""
+def _endurance_used(document: Mapping[str, Any]) -> int | None:
+    return number(
+        document.get("scsi_percentage_used_endurance_indicator"),
+        _device_statistic(document, "Percentage Used Endurance Indicator"),
+    )
+
+
+def _device_statistic(document: Mapping[str, Any], name: str) -> int | None:
+    """From ATA's device statistics log; the attributes that say such things count in units of each maker's own."""
     table = [row for page in rows(document, "ata_device_statistics", "pages") for row in rows(page, "table")]
-    return next((number(dig(row, "value")) for row in table if dig(row, "name") == "Logical Sectors Written"), None)
+    return next((number(dig(row, "value")) for row in table if dig(row, "name") == name), None)

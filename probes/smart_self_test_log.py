@@ -62,6 +62,11 @@ class SelfTests:
     """The data holds a self-test log, if only an empty one."""
 
     @property
+    def any_failure(self) -> bool:
+        """Whether the log holds a failed test at all."""
+        return any(entry.end is TestEnd.FAILED for entry in self.entries)
+
+    @property
     def unresolved_failure(self) -> SelfTestEntry | None:
         """The newest failed test that no later good one of the same or greater extent supersedes."""
         good_short = good_extended = False
@@ -101,12 +106,13 @@ def _of_ata(document: Mapping[str, Any]) -> SelfTests:
 
 def _ata_entry(row: object) -> SelfTestEntry | None:
     value = number(dig(row, "status", "value"))
-    if value is None or value >> 4 == ATA_IN_PROGRESS:
+    text = str(dig(row, "status", "string") or "")
+    if (value is None and not text) or (value is not None and value >> 4 == ATA_IN_PROGRESS):
         return None
     return SelfTestEntry(
         extended=(number(dig(row, "type", "value")) or 0) & 0x7F == 2,
-        end=_ata_end(value),
-        text=str(dig(row, "status", "string") or ""),
+        end=_end_in_words(text) if value is None else _ata_end(value),
+        text=text,
         hours=number(dig(row, "lifetime_hours")),
         lba=number(dig(row, "lba")),
     )
@@ -158,13 +164,18 @@ def _scsi_entry(row: Mapping[str, Any]) -> SelfTestEntry:
 def _scsi_end(value: int | None, text: str) -> TestEnd:
     """smartctl 7.3 gives the words only. Codes 1 and 2: aborted by a command or a reset (SPC, log page 10h)."""
     if value is None:
-        words = text.lower()
-        if words.startswith("completed") and "fail" not in words:
-            return TestEnd.GOOD
-        return TestEnd.ABORTED if "abort" in words or "interrupted" in words else TestEnd.FAILED
+        return _end_in_words(text)
     if value == 0:
         return TestEnd.GOOD
     return TestEnd.FAILED if value in SCSI_FAILED else TestEnd.ABORTED
+
+
+def _end_in_words(text: str) -> TestEnd:
+    """For a log without codes. What is neither good nor aborted is a failure."""
+    words = text.lower()
+    if words.startswith("completed") and not any(word in words for word in ("fail", "error:", "fatal")):
+        return TestEnd.GOOD
+    return TestEnd.ABORTED if "abort" in words or "interrupted" in words else TestEnd.FAILED
 
 
 def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
@@ -183,6 +194,8 @@ def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
                 dig(row, "self_test_result", "string"),
                 dig(row, "power_on_hours"),
                 dig(row, "lba"),
+                dig(row, "status_code_type"),
+                dig(row, "status_code"),
             )
             for row in rows(log, "table")
         ),
@@ -203,6 +216,8 @@ def parse_nvme_cli(document: Mapping[str, Any]) -> SelfTests:
                 None,
                 dig(row, "Power on hours"),
                 dig(row, "Failing LBA"),
+                dig(row, "Status Code Type"),
+                dig(row, "Status Code"),
             )
             for row in rows(document, "List of Valid Reports")
         ),
@@ -225,11 +240,18 @@ def _nvme_tests(
     )
 
 
-def _nvme_entry(result: object, code: object, text: object, hours: object, lba: object) -> SelfTestEntry | None:
+def _nvme_entry(
+    result: object, code: object, text: object, hours: object, lba: object, status_type: object, status: object
+) -> SelfTestEntry | None:
     """None for a slot of the log that was never used; smartctl leaves a null for such a slot between others."""
     value = number(result)
-    if value is None or value == NVME_UNUSED:
-        return None
-    end = TestEnd.GOOD if value == 0 else TestEnd.FAILED if value in NVME_FAILED else TestEnd.ABORTED
     words = text if isinstance(text, str) else f"result code {value}"
+    if value == NVME_UNUSED or (value is None and not isinstance(text, str)):
+        return None
+    if value is None:
+        end = _end_in_words(words)
+    else:
+        end = TestEnd.GOOD if value == 0 else TestEnd.FAILED if value in NVME_FAILED else TestEnd.ABORTED
+    if end is TestEnd.FAILED and number(status) is not None:
+        words += f" (status code type {number(status_type) or 0:X}h, status code {number(status):02X}h)"
     return SelfTestEntry(number(code) == 2, end, words, number(hours), number(lba))
