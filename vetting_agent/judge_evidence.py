@@ -45,8 +45,26 @@ def judge(execution: Execution, settings: Mapping[str, Any]) -> Judged:
     files = _Files(execution)
     recorded = files.outcome()
     outcome = _conclude(stage, files, settings)
-    outcome = replace(outcome, duration_s=recorded.duration_s if recorded else 0.0)
+    if recorded is not None:
+        doubt = "" if settings else _doubt(outcome, recorded)
+        if doubt:
+            place = f"{execution.place}/{conclusion.READINGS}"
+            outcome = outcome.plus([error(ReasonCode.OUTPUT_UNREADABLE, place, f"{place}: {doubt}")])
+        outcome = replace(outcome, duration_s=recorded.duration_s)
     return Judged(stage.name, stage.title, execution.place, outcome, recorded)
+
+
+def _doubt(now: Outcome, recorded: Outcome) -> str:
+    """Why a pass is not believed: judging is pure, so that what passes now, with the same options, passed then."""
+    if not now.passed:
+        return ""
+    if now.verdict is not recorded.verdict:
+        return (
+            f"it gives {now.verdict.value}, and {conclusion.OUTCOME} says {recorded.verdict.value} with the same "
+            "options: one of the two was changed, or another version judged (name an option with --set to judge anew)"
+        )
+    gone = sorted(recorded.coverage.keys() - now.coverage.keys())
+    return f"it lacks what {conclusion.OUTCOME} says was tested: {', '.join(gone)[:200]}" if gone else ""
 
 
 def _conclude(stage: Stage[Any], files: _Files, settings: Mapping[str, Any]) -> Outcome:
