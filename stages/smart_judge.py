@@ -31,8 +31,13 @@ MEANINGS = {
     OFFLINE_UNCORRECTABLE: ("uncor",),
     LINK_CRC: ("crc",),
 }
-# SSDs whose attribute 197 counts pages being corrected, comes and goes, and costs no data ("Current_Pending_ECC_Cnt").
-MISUSES_PENDING = re.compile(r"(?:Crucial[ _])?CT\d+(?:MX500|BX500)SSD", re.IGNORECASE)
+# SSDs whose attribute 197 counts pages being corrected, comes and goes, and costs no data. smartctl's database calls it
+# Current_Pending_ECC_Cnt on them and on their kin ("MX500: may flip 0 <> 1"); smartmontools issue 48, beszel pull 2308.
+MISUSES_PENDING = re.compile(
+    r"(?:Crucial[ _])?CT\d+(?:MX300|MX500|BX300|BX500)SSD|Micron[ _]1[13]00[ _]|ATP (?:I-Temp\. )?SATA ?III\b",
+    re.IGNORECASE,
+)
+PENDING_ECC = "Current_Pending_ECC_Cnt"
 UNJUDGED = frozenset({ReasonCode.SMART_UNREADABLE, ReasonCode.DISK_LOST})
 NVME_WARNINGS = (
     "spare below its threshold",
@@ -195,16 +200,21 @@ def reallocated(report: SmartReport) -> int | None:
 def _media(disk: _Disk, first: SmartReport) -> Iterator[Finding]:
     earlier = media_errors(first)
     for what, count in media_errors(disk.report).items():
-        if count > earlier.get(what, count):
+        misused = what == "sectors pending" and _misuses_pending(disk.report)
+        if count > earlier.get(what, count) and not misused:
             text = f"{disk.called}: {what} rose from {earlier[what]} to {count} during the stage"
             yield error(ReasonCode.DISK_MEDIA_ERRORS, disk.component, text)
         elif count > 0:
             # What was once reported may long be replaced and forgotten; what is pending now is not.
-            mild = what in {"NVMe media errors", "errors reported as uncorrectable"} or (
-                what == "sectors pending" and MISUSES_PENDING.search(disk.report.model)
-            )
+            mild = misused or what in {"NVMe media errors", "errors reported as uncorrectable"}
             text = f"{disk.called}: {count} {what}"
             yield (warning if mild else error)(ReasonCode.DISK_MEDIA_ERRORS, disk.component, text)
+
+
+def _misuses_pending(report: SmartReport) -> bool:
+    row = report.attribute(PENDING)
+    flips = row is not None and row.name == PENDING_ECC and row.raw == 1
+    return flips or MISUSES_PENDING.match(report.model) is not None
 
 
 def _reallocated(disk: _Disk, first: SmartReport) -> Iterator[Finding]:

@@ -44,6 +44,8 @@ def judge(execution: Execution, settings: Mapping[str, Any]) -> Judged:
     parse_options(stage.options, stage.name, settings)
     files = _Files(execution)
     recorded = files.outcome()
+    if recorded is not None and not files.has(conclusion.OPTIONS) and _never_began(recorded):
+        return Judged(stage.name, stage.title, execution.place, recorded, recorded)
     outcome = _conclude(stage, files, settings)
     if recorded is not None:
         doubt = "" if settings else _doubt(outcome, recorded)
@@ -52,6 +54,11 @@ def judge(execution: Execution, settings: Mapping[str, Any]) -> Judged:
             outcome = outcome.plus([error(ReasonCode.OUTPUT_UNREADABLE, place, f"{place}: {doubt}")])
         outcome = replace(outcome, duration_s=recorded.duration_s)
     return Judged(stage.name, stage.title, execution.place, outcome, recorded)
+
+
+def _never_began(recorded: Outcome) -> bool:
+    """A stage whose parameters were no good leaves nothing but its outcome."""
+    return any(finding.reason_code is ReasonCode.BAD_PARAMETER for finding in recorded.errors)
 
 
 def _doubt(now: Outcome, recorded: Outcome) -> str:

@@ -64,7 +64,7 @@ def _text(path: Path) -> str:
 
 def _judge(path: Path, report: SmartReport, document: Mapping[str, Any], options: Options) -> Outcome:
     # Without a transport, so that no disk counts as one that SMART does not apply to.
-    reading = Reading(Target(str(path), disks=(path.name,)), report)
+    reading = Reading(Target(path.name, disks=(path.name,)), report)
     outcome = judge_disks(Readings((Case(reading, expected=True),), (), ()), options)
     component, judged = reading.component, _judged(report)
     findings = [*outcome.findings, *_lacking(report, document, component, path)]

@@ -167,11 +167,22 @@ def test_ata_rows(fields: dict[str, Any], expected: set[tuple[Severity, ReasonCo
 
 
 @pytest.mark.parametrize(
-    ("model", "severity"),
-    [("CT1000MX500SSD1", WARNING), ("Crucial CT240BX500SSD1", WARNING), ("Samsung SSD 870 EVO 1TB", ERROR)],
+    ("model", "name", "count", "severity"),
+    [
+        ("CT1000MX500SSD1", "Current_Pending_Sector", 3, WARNING),
+        ("Crucial CT240BX500SSD1", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Crucial_CT525MX300SSD1", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Micron_1100_MTFDDAK256TBN", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("ATP SATA III M.2 2280 SSD", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Crucial_CT250MX200SSD1", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Crucial_CT250MX200SSD1", "Current_Pending_ECC_Cnt", 2, ERROR),
+        ("Samsung SSD 870 EVO 1TB", "Current_Pending_Sector", 1, ERROR),
+    ],
 )
-def test_ssds_that_misuse_the_pending_counter_are_only_warned_of(model: str, severity: Severity) -> None:
-    fields = attribute(197, 1, "Current_Pending_ECC_Cnt")
+def test_ssds_that_misuse_the_pending_counter_are_only_warned_of(
+    model: str, name: str, count: int, severity: Severity
+) -> None:
+    fields = attribute(197, count, name)
     assert told(judged(reading("ata-healthy-hdd", model_name=model, **fields))) == {
         (severity, ReasonCode.DISK_MEDIA_ERRORS)
     }
@@ -232,6 +243,12 @@ def test_link_errors_of_the_stage_are_a_warning(name: str) -> None:
     before, after = (reading("ata-healthy-hdd", **attribute(199, count, name)) for count in (500, 503))
     assert told(judged(before, after)) == {(WARNING, ReasonCode.DISK_LINK_ERRORS)}
     assert told(judged(before, before)) == set()
+
+
+def test_a_pending_counter_that_flips_during_the_stage_is_only_warned_of() -> None:
+    flipped = (attribute(197, count, "Current_Pending_ECC_Cnt") for count in (0, 1))
+    before, after = (reading("ata-healthy-hdd", model_name="CT500MX500SSD1", **fields) for fields in flipped)
+    assert told(judged(before, after)) == {(WARNING, ReasonCode.DISK_MEDIA_ERRORS)}
 
 
 @pytest.mark.parametrize("direction", ["read", "write", "verify"])

@@ -19,10 +19,10 @@ from tests.support.stand_ins import StandIns
 NO_TEST = {"self_test": "none"}
 
 
-def inventory_in(folder: Path) -> Outcome:
+def inventory_in(folder: Path, parameters: dict[str, Any] | None = None) -> Outcome:
     """The Inventory stage of a sound recorded server."""
     context, _ = stage_context(folder, recorded_host("dell-xeon"))
-    return asyncio.run(_run(inventory.STAGE, {}, context))
+    return asyncio.run(_run(inventory.STAGE, parameters or {}, context))
 
 
 def smart_in(folder: Path, scratch: Path, *cases: str) -> Outcome:

@@ -257,6 +257,13 @@ def test_a_stage_that_was_ended_early_is_what_ended_it(
     assert (reason.value, "SMART") in errors(summary)
 
 
+def test_a_stage_that_never_began_fails_again(tmp_path: Path, judged: Judge) -> None:
+    inventory_in(tmp_path / "01-Inventory", {"nonsense": 1})
+    assert [path.name for path in (tmp_path / "01-Inventory").glob("*.json")] == [conclusion.OUTCOME]
+    code, summary = judged(tmp_path / "01-Inventory")
+    assert (code, errors(summary)) == (FAIL, [("bad_parameter", "Inventory")])
+
+
 def test_thresholds_can_be_set(run: Path, judged: Judge) -> None:
     """The NVMe disk has used 1 % of its rated endurance."""
     code, summaries = judged(run, "--set", "SMART.wear_failed_percent=0.5", "--set", "smart.wear_warning_percent=0")

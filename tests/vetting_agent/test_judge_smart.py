@@ -40,6 +40,13 @@ BAD = {
     "scsi-failed-self-test": "smart_self_test_failed",
     "scsi-grown-defects": "disk_media_errors",
 }
+FAILED_ROW = {
+    "type": {"value": 1, "string": "Short offline"},
+    "status": {"value": 121, "string": "Completed: read failure", "passed": False},
+    "lifetime_hours": 8000,
+    "lba": 70012345,
+}
+FAILED_TEST = {"ata_smart_self_test_log": {"standard": {"revision": 1, "table": [FAILED_ROW], "count": 1}}}
 NOT_JUDGED = ("open-failed", "raid-volume", "scan-megaraid", "scan-nothing", "scsi-smart-off", "virtio")
 
 
@@ -92,6 +99,42 @@ def test_the_exit_status_in_the_file_counts(
     document = recording(case)
     document["smartctl"]["exit_status"] = status
     assert judged(made(tmp_path, document), capfd)[0] == FAIL
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "reason"),
+    [
+        ("ata-healthy-hdd", {"status": 128, **FAILED_TEST}, "smart_self_test_failed"),
+        ("ata-healthy-hdd", {"status": 8, "smart_status": {"passed": False}}, "smart_health_failed"),
+        (
+            "ata-healthy-hdd",
+            {"status": 136, "smart_status": {"passed": False}, **FAILED_TEST},
+            "smart_self_test_failed",
+        ),
+        ("nvme-critical-warning", {}, "nvme_critical_warning"),
+        ("nvme-failed-self-test", {}, "smart_self_test_failed"),
+        ("scsi-failed-self-test", {}, "smart_self_test_failed"),
+        ("ata-prefail", {}, "smart_prefail"),
+    ],
+    ids=["exit bit 7", "exit bit 3", "both", "NVMe warning", "NVMe self-test", "SCSI self-test", "prefail"],
+)
+def test_each_kind_of_bad_drive_that_a_file_can_show(
+    case: str, changes: dict[str, Any], reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The eighth kind vanishes in mid-stage (tests/stages/test_smart_self_tests.py)."""
+    document = {**recording(case), **changes}
+    document["smartctl"]["exit_status"] = document.pop("status", document["smartctl"]["exit_status"])
+    code, summary = judged(made(tmp_path, document), capfd)
+    assert (code, reason in errors(summary)) == (FAIL, True)
+
+
+def test_a_virtual_disk_without_health_is_unknown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a stage it would be left out; a file of it is offered as proof, and proves nothing."""
+    document = recording("scsi-hitachi")
+    del document["smart_status"]
+    document |= {"scsi_model_name": "QEMU QEMU HARDDISK", "smart_support": {"available": False}}
+    code, summary = judged(made(tmp_path, document), capfd)
+    assert (code, errors(summary)) == (UNKNOWN, ["smart_unreadable"])
 
 
 def made(folder: Path, document: object) -> Path:
