@@ -5,7 +5,6 @@ Each disk ends judged (with or without findings), unknown (`smart_unreadable`), 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,24 +19,18 @@ from probes.smart_parse import (
 )
 from probes.smart_self_test import SelfTestEnd, SelfTestResult
 from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
+from stages.smart_counters import (
+    ERRORS_REPORTED,
+    LINK_CRC,
+    NVME_MEDIA_ERRORS,
+    SECTORS_PENDING,
+    counted,
+    media_errors,
+    misuses_pending,
+    reallocated,
+)
 from stages.smart_scope import has_smart, is_raid_volume, why_not_applicable
 
-REALLOCATED, REPORTED, PENDING, OFFLINE_UNCORRECTABLE, LINK_CRC = 5, 187, 197, 198, 199
-# Attribute numbers are the makers' own; smartctl's drive database names what each means on this model.
-MEANINGS = {
-    REALLOCATED: ("realloc", "retired", "bad_block", "bad_blk", "grown", "defect"),
-    REPORTED: ("uncor",),
-    PENDING: ("pending",),
-    OFFLINE_UNCORRECTABLE: ("uncor",),
-    LINK_CRC: ("crc",),
-}
-# SSDs whose attribute 197 counts pages being corrected, comes and goes, and costs no data. smartctl's database calls it
-# Current_Pending_ECC_Cnt on them and on their kin ("MX500: may flip 0 <> 1"); smartmontools issue 48, beszel pull 2308.
-MISUSES_PENDING = re.compile(
-    r"(?:Crucial[ _])?CT\d+(?:MX300|MX500|BX300|BX500)SSD|Micron[ _]1[13]00[ _]|ATP (?:I-Temp\. )?SATA ?III\b",
-    re.IGNORECASE,
-)
-PENDING_ECC = "Current_Pending_ECC_Cnt"
 UNJUDGED = frozenset({ReasonCode.SMART_UNREADABLE, ReasonCode.DISK_LOST})
 NVME_WARNINGS = (
     "spare below its threshold",
@@ -171,50 +164,18 @@ def _health(disk: _Disk) -> Iterator[Finding]:
         yield error(ReasonCode.SMART_PREFAIL, disk.component, text, disk.evidence)
 
 
-def _counted(report: SmartReport, number: int) -> int | None:
-    """The raw value of an attribute, where this model means by it what the number usually means."""
-    row = report.attribute(number)
-    if row is None or not any(word in row.name.lower() for word in MEANINGS[number]):
-        return None
-    return row.raw
-
-
-def media_errors(report: SmartReport) -> dict[str, int]:
-    """The counters of data that the disk could not give back, by what they count."""
-    counts: dict[str, int | None] = {
-        "sectors pending": _counted(report, PENDING),
-        "errors reported as uncorrectable": _counted(report, REPORTED),
-        "sectors offline-uncorrectable": _counted(report, OFFLINE_UNCORRECTABLE),
-        "NVMe media errors": report.nvme.media_errors if report.nvme else None,
-        "uncorrected errors": report.scsi.uncorrected_errors if report.scsi else None,
-        "defects pending": report.scsi.pending_defects if report.scsi else None,
-    }
-    return {what: count for what, count in counts.items() if count is not None}
-
-
-def reallocated(report: SmartReport) -> int | None:
-    """Sectors that the disk has replaced, None where it does not count them."""
-    return report.scsi.grown_defects if report.scsi else _counted(report, REALLOCATED)
-
-
 def _media(disk: _Disk, first: SmartReport) -> Iterator[Finding]:
     earlier = media_errors(first)
     for what, count in media_errors(disk.report).items():
-        misused = what == "sectors pending" and _misuses_pending(disk.report)
+        misused = what == SECTORS_PENDING and misuses_pending(disk.report)
         if count > earlier.get(what, count) and not misused:
             text = f"{disk.called}: {what} rose from {earlier[what]} to {count} during the stage"
             yield error(ReasonCode.DISK_MEDIA_ERRORS, disk.component, text)
         elif count > 0:
             # What was once reported may long be replaced and forgotten; what is pending now is not.
-            mild = misused or what in {"NVMe media errors", "errors reported as uncorrectable"}
+            mild = misused or what in {NVME_MEDIA_ERRORS, ERRORS_REPORTED}
             text = f"{disk.called}: {count} {what}"
             yield (warning if mild else error)(ReasonCode.DISK_MEDIA_ERRORS, disk.component, text)
-
-
-def _misuses_pending(report: SmartReport) -> bool:
-    row = report.attribute(PENDING)
-    flips = row is not None and row.name == PENDING_ECC and row.raw == 1
-    return flips or MISUSES_PENDING.match(report.model) is not None
 
 
 def _reallocated(disk: _Disk, first: SmartReport) -> Iterator[Finding]:
@@ -256,7 +217,7 @@ def _worn(disk: _Disk, limits: Limits) -> Iterator[Finding]:
 
 def _link(disk: _Disk, first: SmartReport) -> Iterator[Finding]:
     """CRC errors on the cable while we watched. Old ones stay in the counter for ever, whatever was done about them."""
-    before, now = _counted(first, LINK_CRC), _counted(disk.report, LINK_CRC)
+    before, now = counted(first, LINK_CRC), counted(disk.report, LINK_CRC)
     if before is not None and now is not None and now > before:
         text = f"{disk.called}: CRC errors on its link rose from {before} to {now} during the stage"
         yield warning(ReasonCode.DISK_LINK_ERRORS, disk.component, text)
@@ -336,7 +297,7 @@ def _measurements(disk: _Disk, limits: Limits) -> Iterator[Measurement]:
     if report.endurance_used_percent is not None:
         used, limit_ = report.endurance_used_percent, limits.wear_warning_percent
         yield Measurement("percentage_used", component, used, "%", limit_, used <= limit_)
-    if (crc := _counted(report, LINK_CRC)) is not None:
+    if (crc := counted(report, LINK_CRC)) is not None:
         yield Measurement("link_crc_errors", component, crc, "count")
     if (count := reallocated(report)) is not None:
         yield Measurement("reallocated", component, count, "count")

@@ -19,7 +19,8 @@ from probes.smart_parse import Protocol, SmartReport, Unreadable, recorded_docum
 from stages.outcome import Finding, Outcome, ReasonCode, error, info
 from stages.smart import STAGE, Options, Readings
 from stages.smart import judge as judge_disks
-from stages.smart_judge import Case, media_errors
+from stages.smart_counters import media_errors
+from stages.smart_judge import Case
 
 RULE = """\
 What a file needs for a pass: the disk's overall health, and with it
