@@ -177,6 +177,8 @@ def recorded_document(text: str) -> dict[str, Any]:
 def _whole_document(text: str, source: str) -> tuple[dict[str, Any], int]:
     try:
         document = json.loads(text)
+        if "\\ud" in text.lower():  # half of a character, which no other program would take from us
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         raise Unreadable(f"smartctl printed no whole JSON ({len(text)} characters, {source})") from None
     status = dig(document, "smartctl", "exit_status")

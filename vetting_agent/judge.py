@@ -6,6 +6,7 @@ Exit codes: 0 pass, 1 fail, 4 could not be judged, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ def _json(judged: Sequence[Judged], kind: str) -> str:
 
     objects = [{kind: one.name, **msgspec.to_builtins(summary_of(one.outcome))} for one in judged]
     content: object = objects[0] if len(objects) == 1 else objects
-    return msgspec.json.format(msgspec.json.encode(content), indent=1).decode()
+    return json.dumps(content, indent=1)  # in ASCII: file names need not be text
 
 
 def _text(judged: Sequence[Judged], *, whole: bool) -> str:

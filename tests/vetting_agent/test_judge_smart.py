@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,6 +260,21 @@ def test_what_a_windows_shell_wrote_is_read(encoding: str, tmp_path: Path, capfd
     mark = "\ufeff" if encoding in {"utf-16-le", "utf-16-be"} else ""
     path.write_text(mark + file_of("nvme-healthy").read_text().replace("\n", "\r\n"), encoding=encoding)
     assert judged(path, capfd)[0] == PASS
+
+
+def test_half_a_character_in_a_name_stops_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = made(tmp_path, {**recording("nvme-micron"), "model_name": "half \ud800", "serial_number": "S\udfff"})
+    code, summary = judged(path, capfd)
+    assert (code, list(summary["coverage"])) == (PASS, ["disk:S?"])
+    assert main(["judge", "--smart", str(path)]) == PASS
+
+
+def test_a_file_name_that_is_no_text_stops_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd-\xff\x1b[2J.json"))
+    path.write_text(file_of("nvme-micron").read_text())
+    assert judged(path, capfd)[0] == PASS
+    assert main(["judge", "--smart", str(path), str(path) + "-not-there"]) == UNKNOWN
+    assert "\x1b" not in capfd.readouterr().out
 
 
 def test_several_files_have_one_outcome_each_and_the_worst_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
