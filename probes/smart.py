@@ -15,7 +15,7 @@ from typing import Protocol
 
 from probes import pysmart_bridge
 from probes.json_paths import dig, rows
-from probes.smart_parse import SmartReport, Unreadable, parse_report
+from probes.smart_parse import SmartReport, Unreachable, Unreadable, parse_report
 from probes.tools import ToolError, ToolMissing, ToolRunner, ToolTimeout
 
 SCAN_LIMIT_S = 60.0
@@ -82,6 +82,8 @@ class Reading:
     report: SmartReport | None
     problem: str = ""
     tool_missing: bool = False
+    unreachable: bool = False
+    """smartctl ran, and could not open the disk."""
 
     @property
     def component(self) -> str:
@@ -179,7 +181,7 @@ async def read(tools: ToolRunner, target: Target, *, limit_s: float = READ_LIMIT
     except ToolMissing as problem:
         return Reading(target, None, str(problem), tool_missing=True)
     except (ToolError, Unreadable) as problem:
-        return Reading(target, None, str(problem))
+        return Reading(target, None, str(problem), unreachable=isinstance(problem, Unreachable))
 
 
 async def read_cciss(tools: ToolRunner, volume: Target, *, limit_s: float = READ_LIMIT_S) -> list[Reading]:

@@ -28,11 +28,17 @@ BIT_PAST_THRESHOLD = 1 << 5
 BIT_ERROR_LOG = 1 << 6
 BIT_SELF_TEST_LOG = 1 << 7
 NVME_DATA_UNIT_BYTES = 512_000
+OLDEST_VERSION = [7, 0]
+PACKED_ABOVE = 0xFFFF
 BELIEVABLE_LIMIT_C = range(30, 131)
 
 
 class Unreadable(Exception):
     """smartctl gave nothing that could be judged. `str()` says why, for a person."""
+
+
+class Unreachable(Unreadable):
+    """smartctl could not open the disk, or not as what it was asked for."""
 
 
 class Protocol(StrEnum):
@@ -99,11 +105,15 @@ class SmartReport:
     """Where the maker recommends to stay below; None where it is the limit, or not said."""
     power_on_hours: int | None
     written_bytes: int | None
+    endurance_used_percent: int | None
+    """Of an ATA or SCSI SSD, by its own word; NVMe disks have it in their health log."""
     attributes: tuple[AtaAttribute, ...]
     nvme: NvmeHealth | None
     scsi: ScsiHealth | None
     self_tests: SelfTests
     messages: tuple[str, ...]
+    health_words: str = ""
+    """SCSI: the informational exception behind a failed health, with its additional sense code."""
 
     def bit(self, mask: int) -> bool:
         """Whether that bit of the exit status is set."""
@@ -144,17 +154,42 @@ def document_of(text: str, exit_code: int | None) -> dict[str, Any]:
 
     Raises Unreadable, also where the exit bits 0 or 1 say that the disk was not reached at all.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Unreadable(f"smartctl printed no whole JSON ({len(text)} characters, exit code {exit_code})") from None
-    status = dig(document, "smartctl", "exit_status")
-    if not isinstance(document, dict) or type(status) is not int:
-        raise Unreadable(f"smartctl's JSON has no exit status (exit code {exit_code})")
+    document, status = _whole_document(text, f"exit code {exit_code}")
     if status != exit_code:
         raise Unreadable(f"smartctl ended with {exit_code} but its JSON says {status}")
+    return _reached(document, status)
+
+
+def recorded_document(text: str) -> dict[str, Any]:
+    """A document that somebody kept: its exit status is the one that stands in it. Raises Unreadable."""
+    document, status = _whole_document(text, "a recording")
+    if status not in range(256):
+        raise Unreadable(f"its exit status is {status}, which no process ends with")
+    version = [part for part in rows(document, "smartctl", "version") if isinstance(part, int)]
+    if version < OLDEST_VERSION:
+        shown = ".".join(map(str, version)) or "of no known version"
+        raise Unreadable(f"it was written by smartctl {shown}; the form of its JSON is settled from 7.0 on")
+    if rows(document, "json_format_version")[:1] not in ([1], []):
+        raise Unreadable("its json_format_version is not 1")
+    return _reached(document, status)
+
+
+def _whole_document(text: str, source: str) -> tuple[dict[str, Any], int]:
+    try:
+        document = json.loads(text)
+        if "\\ud" in text.lower():  # half of a character, which no other program would take from us
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        raise Unreadable(f"smartctl printed no whole JSON ({len(text)} characters, {source})") from None
+    status = dig(document, "smartctl", "exit_status")
+    if not isinstance(document, dict) or type(status) is not int:
+        raise Unreadable(f"smartctl's JSON has no exit status ({source})")
+    return document, status
+
+
+def _reached(document: dict[str, Any], status: int) -> dict[str, Any]:
     if status & (BIT_COMMAND_LINE | BIT_OPEN):
-        raise Unreadable("; ".join(messages_of(document)) or f"smartctl could not open it (exit code {status})")
+        raise Unreachable("; ".join(messages_of(document)) or f"smartctl could not open it (exit code {status})")
     return document
 
 
@@ -166,7 +201,11 @@ def messages_of(document: Mapping[str, Any]) -> tuple[str, ...]:
 
 def parse_report(text: str, exit_code: int | None) -> SmartReport:
     """The report in the output of `smartctl --json -x`. Raises Unreadable."""
-    document = document_of(text, exit_code)
+    return report_of(document_of(text, exit_code))
+
+
+def report_of(document: Mapping[str, Any]) -> SmartReport:
+    """The report in smartctl's document. Raises Unreadable."""
     try:
         protocol = Protocol(dig(document, "device", "protocol"))
     except ValueError:
@@ -187,12 +226,23 @@ def parse_report(text: str, exit_code: int | None) -> SmartReport:
         temperature_recommended_c=recommended,
         power_on_hours=number(dig(document, "power_on_time", "hours")),
         written_bytes=_written(document, protocol),
+        endurance_used_percent=_endurance_used(document),
         attributes=_attributes(document),
         nvme=_nvme(document),
         scsi=_scsi(document) if protocol is Protocol.SCSI else None,
         self_tests=parse_self_tests(document),
         messages=messages_of(document),
+        health_words=_exception(document),
     )
+
+
+def _exception(document: Mapping[str, Any]) -> str:
+    """SPC: additional sense code 5Dh predicts a failure, 0Bh warns (of heat, of degraded power)."""
+    said = dig(document, "smart_status", "scsi")
+    words, code, qualifier = (dig(said, name) for name in ("ie_string", "asc", "ascq"))
+    if number(code) is None:
+        return words if isinstance(words, str) else ""
+    return f"{words if isinstance(words, str) else 'exception'} [asc {code:02X}h, ascq {number(qualifier) or 0:02X}h]"
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
@@ -215,15 +265,27 @@ def _attribute(row: object) -> AtaAttribute:
         value=value if value is not None else -1,
         threshold=threshold or 0,
         prefail=dig(row, "flags", "prefailure") is True,
-        failing_now=dig(row, "when_failed") == "now",
+        failing_now=_failing_now(dig(row, "when_failed"), value, threshold),
         raw=_shown(dig(row, "raw", "string"), raw),
     )
 
 
+def _failing_now(when: object, value: int | None, threshold: int | None) -> bool:
+    """smartctl's word for it; where it says nothing, the value against its threshold (0: never fails)."""
+    if isinstance(when, str):
+        return when == "now"
+    return value is not None and bool(threshold) and value <= (threshold or 0)
+
+
 def _shown(text: object, raw: int) -> int:
-    """Several counters can be packed into the 48 raw bits; what smartctl shows first is the one that is meant."""
-    shown = re.match(r"\d+(?=\s|$)", text) if isinstance(text, str) else None
-    return int(shown[0]) if shown else raw
+    """Several counters can be packed into the 48 raw bits; what smartctl shows first is the one that is meant.
+
+    Where nothing is packed the two say the same; if not, the recording was edited, and the worse one counts.
+    """
+    shown = re.match(r"\d{1,20}(?=\s|$)", text) if isinstance(text, str) else None
+    if shown is None:
+        return raw
+    return int(shown[0]) if raw > PACKED_ABOVE else max(int(shown[0]), raw)
 
 
 def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
@@ -281,11 +343,18 @@ def _written(document: Mapping[str, Any], protocol: Protocol) -> int | None:
             return int(float(gigabytes) * 1e9)
         except (TypeError, ValueError, OverflowError):
             return None
-    sectors = _sectors_written(document)
+    sectors = _device_statistic(document, "Logical Sectors Written")
     return None if sectors is None else sectors * (number(document.get("logical_block_size")) or 512)
 
 
-def _sectors_written(document: Mapping[str, Any]) -> int | None:
-    """From the device statistics log: attribute 241 counts in a unit of each maker's own."""
+def _endurance_used(document: Mapping[str, Any]) -> int | None:
+    return number(
+        document.get("scsi_percentage_used_endurance_indicator"),
+        _device_statistic(document, "Percentage Used Endurance Indicator"),
+    )
+
+
+def _device_statistic(document: Mapping[str, Any], name: str) -> int | None:
+    """From ATA's device statistics log; the attributes that say such things count in units of each maker's own."""
     table = [row for page in rows(document, "ata_device_statistics", "pages") for row in rows(page, "table")]
-    return next((number(dig(row, "value")) for row in table if dig(row, "name") == "Logical Sectors Written"), None)
+    return next((number(dig(row, "value")) for row in table if dig(row, "name") == name), None)

@@ -58,6 +58,13 @@ class SelfTests:
     entries: tuple[SelfTestEntry, ...]
     status: SelfTestEntry | None = None
     """ATA only: how the last test ended, by the drive's status byte."""
+    logged: bool = False
+    """The data holds a self-test log, if only an empty one."""
+
+    @property
+    def any_failure(self) -> bool:
+        """Whether the log holds a failed test at all."""
+        return any(entry.end is TestEnd.FAILED for entry in self.entries)
 
     @property
     def unresolved_failure(self) -> SelfTestEntry | None:
@@ -93,17 +100,19 @@ def _of_ata(document: Mapping[str, Any]) -> SelfTests:
         short_s=minutes * 60.0 if minutes else SHORT_TEST_S,
         entries=tuple(entry for row in table if (entry := _ata_entry(row)) is not None),
         status=None if running or value is None else _entry_of_status(value, dig(data, "status", "string")),
+        logged=isinstance(log, Mapping),
     )
 
 
 def _ata_entry(row: object) -> SelfTestEntry | None:
     value = number(dig(row, "status", "value"))
-    if value is None or value >> 4 == ATA_IN_PROGRESS:
+    text = str(dig(row, "status", "string") or "")
+    if (value is None and not text) or (value is not None and value >> 4 == ATA_IN_PROGRESS):
         return None
     return SelfTestEntry(
         extended=(number(dig(row, "type", "value")) or 0) & 0x7F == 2,
-        end=_ata_end(value),
-        text=str(dig(row, "status", "string") or ""),
+        end=_end_in_words(text) if value is None else _ata_end(value),
+        text=text,
         hours=number(dig(row, "lifetime_hours")),
         lba=number(dig(row, "lba")),
     )
@@ -130,6 +139,7 @@ def _of_scsi(document: Mapping[str, Any]) -> SelfTests:
         fraction_done=None,
         short_s=SHORT_TEST_S,
         entries=tuple(_scsi_entry(row) for row in table if not _scsi_runs(row)),
+        logged=known,
     )
 
 
@@ -154,13 +164,18 @@ def _scsi_entry(row: Mapping[str, Any]) -> SelfTestEntry:
 def _scsi_end(value: int | None, text: str) -> TestEnd:
     """smartctl 7.3 gives the words only. Codes 1 and 2: aborted by a command or a reset (SPC, log page 10h)."""
     if value is None:
-        words = text.lower()
-        if words.startswith("completed") and "fail" not in words:
-            return TestEnd.GOOD
-        return TestEnd.ABORTED if "abort" in words or "interrupted" in words else TestEnd.FAILED
+        return _end_in_words(text)
     if value == 0:
         return TestEnd.GOOD
     return TestEnd.FAILED if value in SCSI_FAILED else TestEnd.ABORTED
+
+
+def _end_in_words(text: str) -> TestEnd:
+    """For a log without codes. What is neither good nor aborted is a failure."""
+    words = text.lower()
+    if words.startswith("completed") and not any(word in words for word in ("fail", "error:", "fatal")):
+        return TestEnd.GOOD
+    return TestEnd.ABORTED if "abort" in words or "interrupted" in words else TestEnd.FAILED
 
 
 def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
@@ -179,9 +194,12 @@ def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
                 dig(row, "self_test_result", "string"),
                 dig(row, "power_on_hours"),
                 dig(row, "lba"),
+                dig(row, "status_code_type"),
+                dig(row, "status_code"),
             )
             for row in rows(log, "table")
         ),
+        logged=isinstance(log, Mapping),
     )
 
 
@@ -198,13 +216,18 @@ def parse_nvme_cli(document: Mapping[str, Any]) -> SelfTests:
                 None,
                 dig(row, "Power on hours"),
                 dig(row, "Failing LBA"),
+                dig(row, "Status Code Type"),
+                dig(row, "Status Code"),
             )
             for row in rows(document, "List of Valid Reports")
         ),
+        logged=True,
     )
 
 
-def _nvme_tests(supported: bool | None, operation: object, percent: object, table: Iterable[Any]) -> SelfTests:
+def _nvme_tests(
+    supported: bool | None, operation: object, percent: object, table: Iterable[Any], *, logged: bool
+) -> SelfTests:
     running = (number(operation) or 0) & 15 != 0
     done = number(percent)
     return SelfTests(
@@ -213,14 +236,22 @@ def _nvme_tests(supported: bool | None, operation: object, percent: object, tabl
         fraction_done=(done & 127) / 100 if running and done is not None else None,
         short_s=SHORT_TEST_S,
         entries=tuple(entry for row in table if (entry := _nvme_entry(*row)) is not None),
+        logged=logged,
     )
 
 
-def _nvme_entry(result: object, code: object, text: object, hours: object, lba: object) -> SelfTestEntry | None:
+def _nvme_entry(
+    result: object, code: object, text: object, hours: object, lba: object, status_type: object, status: object
+) -> SelfTestEntry | None:
     """None for a slot of the log that was never used; smartctl leaves a null for such a slot between others."""
     value = number(result)
-    if value is None or value == NVME_UNUSED:
-        return None
-    end = TestEnd.GOOD if value == 0 else TestEnd.FAILED if value in NVME_FAILED else TestEnd.ABORTED
     words = text if isinstance(text, str) else f"result code {value}"
+    if value == NVME_UNUSED or (value is None and not isinstance(text, str)):
+        return None
+    if value is None:
+        end = _end_in_words(words)
+    else:
+        end = TestEnd.GOOD if value == 0 else TestEnd.FAILED if value in NVME_FAILED else TestEnd.ABORTED
+    if end is TestEnd.FAILED and number(status) is not None:
+        words += f" (status code type {number(status_type) or 0:X}h, status code {number(status):02X}h)"
     return SelfTestEntry(number(code) == 2, end, words, number(hours), number(lba))

@@ -54,9 +54,13 @@ def conclude(
 
 def write(folder: Path, file_name: str, content: object) -> None:
     """Keep `content` (text, a dataclass or plain values) in the evidence. Raises OSError."""
-    text = content if isinstance(content, str) else json.dumps(_plain(content), indent=1, default=_plain)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / file_name).write_text(text + "\n")
+    (folder / file_name).write_text(text_of(content) + "\n")
+
+
+def text_of(content: object) -> str:
+    """`content` (text, a dataclass or plain values) as the evidence has it."""
+    return content if isinstance(content, str) else json.dumps(_plain(content), indent=1, default=_plain)
 
 
 def _plain(value: object) -> object:

@@ -51,11 +51,13 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Readings:
     """All that was read. `failure` is set when NVML told nothing though it was asked."""
 
     devices: tuple[PciDevice, ...]
     """Compute GPUs on PCI."""
+    pci_readable: bool = True
+    """False: there was no way to look for GPUs."""
     paths: tuple[Path, ...] = ()
     samples: tuple[NvmlSample, ...] = ()
     failure: Finding | None = None
@@ -65,26 +67,25 @@ def planned_s(options: Options) -> float:
     return (options.samples - 1) * options.interval_s + 10.0
 
 
-async def run(context: StageContext, options: Options) -> Outcome:
-    """Look at PCI, sample NVML, judge."""
+async def run(context: StageContext, options: Options) -> Readings:
+    """Look at PCI, sample NVML."""
     notes = Notes()
     if not context.host.sys("bus").is_dir():
-        text = "The kernel shows no buses (sysfs is not there), so that GPUs could not be looked for"
-        return Outcome(text, (error(ReasonCode.PROBE_ERROR, "gpu", text),))
+        return Readings((), pci_readable=False)
     everything = await pci.collect(context.host, notes)
     devices = tuple(device for device in everything if gpus.is_compute(device))
     paths = tuple(gpu_judge.path_of(device, everything) for device in devices)
     context.info(f"GPU: {len(devices)} compute GPUs on PCI")
     if not any(device.vendor_id == gpus.NVIDIA for device in devices):
-        return judge(Reading(devices, paths), options)
+        return Readings(devices, paths=paths)
     try:
         samples = await _sample(context, options)
     except NvmlUnusable as problem:
         code = FAILURES.get(problem.kind, ReasonCode.TOOL_FAILED)
-        return judge(Reading(devices, paths, failure=error(code, "gpu", _sentence(problem))), options)
+        return Readings(devices, paths=paths, failure=error(code, "gpu", _sentence(problem)))
     except ToolMissing as problem:
-        return judge(Reading(devices, paths, failure=tool_finding(problem, "gpu")), options)
-    return judge(Reading(devices, paths, tuple(samples)), options)
+        return Readings(devices, paths=paths, failure=tool_finding(problem, "gpu"))
+    return Readings(devices, paths=paths, samples=tuple(samples))
 
 
 async def _sample(context: StageContext, options: Options) -> list[NvmlSample]:
@@ -121,8 +122,11 @@ def _sentence(problem: NvmlUnusable) -> str:
     return f"{before}: {problem}"
 
 
-def judge(reading: Reading, options: Options) -> Outcome:
+def judge(reading: Readings, options: Options) -> Outcome:
     """The outcome of all GPUs together. Pure."""
+    if not reading.pci_readable:
+        text = "The kernel shows no buses (sysfs is not there), so that GPUs could not be looked for"
+        return Outcome(text, (error(ReasonCode.PROBE_ERROR, "gpu", text),))
     findings = [*_counted(reading, options)]
     measurements: list[Measurement] = []
     if reading.failure is not None:
@@ -146,7 +150,7 @@ def judge(reading: Reading, options: Options) -> Outcome:
     )
 
 
-def _nvidia(reading: Reading) -> list[PciDevice]:
+def _nvidia(reading: Readings) -> list[PciDevice]:
     return [device for device in reading.devices if device.vendor_id == gpus.NVIDIA]
 
 
@@ -161,7 +165,7 @@ def _other_vendor(device: PciDevice) -> Finding:
     return error(ReasonCode.GPU_NOT_LOADED, f"pci:{device.address}", text)
 
 
-def _counted(reading: Reading, options: Options) -> list[Finding]:
+def _counted(reading: Readings, options: Options) -> list[Finding]:
     found, expected = len(reading.devices), options.expected_count
     if expected is None or found >= expected:
         return []
@@ -176,4 +180,6 @@ STAGE: Stage[Options] = Stage(
     options=Options,
     planned_s=planned_s,
     run=run,
+    readings=Readings,
+    judge=judge,
 )

@@ -49,40 +49,37 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What `judge` makes of an inventory."""
+class Readings:
+    """The whole inventory, and the disks that the claim names."""
 
-    findings: tuple[Finding, ...]
-    measurements: tuple[Measurement, ...]
-    coverage: Mapping[str, float]
+    found: Inventory
+    expected: tuple[ExpectedDisk, ...]
 
 
-async def run(context: StageContext, options: Options) -> Outcome:
-    """Read the machine, keep what was read, judge it."""
+async def run(context: StageContext, options: Options) -> Readings:
+    """Read the machine, and keep what was read."""
     context.info("Reading the inventory")
     found = await probe.collect(context.host, options.section_limit_s)
-    components = probe.components(found)
     _keep(context, INVENTORY_FILE, asdict(found))
-    _keep(context, COMPONENTS_FILE, components)
+    _keep(context, COMPONENTS_FILE, probe.components(found))
     for failure in found.failed:
         context.warn(f"{failure.section} could not be read: {failure.message}")
-    line = summary(found)
-    context.info(line)
+    context.info(summary(found))
     context.progress(1.0, 0.0)
-    judged = judge(found, context.facts.expected_disks, options)
-    return Outcome(line, judged.findings, judged.measurements, judged.coverage)
+    return Readings(found, tuple(context.facts.expected_disks or ()))
 
 
-def judge(found: Inventory, expected: Sequence[ExpectedDisk] | None, options: Options) -> Judgement:
+def judge(readings: Readings, options: Options) -> Outcome:
     """Findings, figures and coverage of an inventory. Pure."""
+    found, expected = readings.found, readings.expected
     findings = [
         *_unread_sections(found),
-        *(_disk_findings(found.disks, expected or (), options) if found.disks is not None else ()),
+        *(_disk_findings(found.disks, expected, options) if found.disks is not None else ()),
         *(_cpu_findings(found.cpu) if found.cpu else ()),
         *(_memory_findings(found.memory, options) if found.memory else ()),
         *_link_findings(found.pci or (), options),
     ]
-    return Judgement(tuple(findings), tuple(_measurements(found)), _coverage(found, expected or ()))
+    return Outcome(summary(found), tuple(findings), tuple(_measurements(found)), _coverage(found, expected))
 
 
 def summary(found: Inventory) -> str:
@@ -280,13 +277,15 @@ def _kept(path: Path) -> object:
         return None
 
 
-STAGE = Stage(
+STAGE: Stage[Options] = Stage(
     name="Inventory",
     state="InventoryCheck",
     title="Inventory",
     options=Options,
     planned_s=lambda _: PLANNED_S,
     run=run,
+    readings=Readings,
+    judge=judge,
     tools=("dmidecode",),
     artifact=artifact,
 )

@@ -51,6 +51,8 @@ class ReasonCode(StrEnum):
     NVME_WORN = "nvme_worn"
     DISK_MEDIA_ERRORS = "disk_media_errors"
     DISK_REALLOCATED = "disk_reallocated"
+    DISK_WORN = "disk_worn"
+    DISK_LINK_ERRORS = "disk_link_errors"
     SMART_SELF_TEST_FAILED = "smart_self_test_failed"
     SMART_SELF_TEST_TIMEOUT = "smart_self_test_timeout"
     SMART_SELF_TEST_NOT_RUN = "smart_self_test_not_run"

@@ -77,6 +77,18 @@ TEXTS: Mapping[Code, tuple[str, str, str, str]] = {
         "A few old ones can stay under watch; a count that rises during the run means: replace the disk.",
         TECHNICIAN,
     ),
+    Code.DISK_WORN: (
+        "The SATA or SAS SSD has used up most or all of the writes that it is rated for.",
+        "It was in use before, or carries a heavy write load.",
+        "Plan its replacement, or use it for light writes.",
+        OPERATOR,
+    ),
+    Code.DISK_LINK_ERRORS: (
+        "Data between the disk and its controller was damaged on the way during the stage, and sent again.",
+        "A bad or loose cable, backplane or connector; seldom the disk.",
+        "Reseat the disk, then replace the cable or move it to another bay, and run again.",
+        TECHNICIAN,
+    ),
     Code.SMART_SELF_TEST_FAILED: (
         "The disk failed its own self-test.",
         "A damaged surface (the LBA is named) or broken electronics.",

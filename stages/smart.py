@@ -58,6 +58,15 @@ class Survey:
     problems: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """All that the stage read: its disks, what went wrong in looking for them, and whom the claim expects."""
+
+    cases: tuple[Case, ...]
+    problems: tuple[Finding, ...]
+    expected_serials: tuple[str, ...]
+
+
 def planned_s(options: Options) -> float:
     """Before the disks have said how long their tests take."""
     return 2 * READING_S + (0.0 if options.self_test is SelfTest.NONE else SHORT_TEST_S)
@@ -78,12 +87,13 @@ def plan(readings: Sequence[Reading], options: Options) -> dict[Target, SelfTest
     return plans
 
 
-async def run(context: StageContext, options: Options) -> Outcome:
-    """Find, read, test, read again, judge."""
+async def run(context: StageContext, options: Options) -> Readings:
+    """Find, read, test, read again."""
+    expected = tuple(disk.serial for disk in context.facts.expected_disks or ())
     try:
         survey = await find_and_read(context, options)
     except ToolMissing as problem:
-        return Outcome("smartctl is missing", (tool_finding(problem, "smartctl"),))
+        return Readings((), (tool_finding(problem, "smartctl"),), expected)
     behind_raid = any(reading.target.pass_through and reading.report for reading in survey.readings)
     applicable = [reading for reading in survey.readings if _applies(context.facts, reading, behind_raid=behind_raid)]
     plans = plan(applicable, options)
@@ -95,7 +105,7 @@ async def run(context: StageContext, options: Options) -> Outcome:
         again = [reading.target for reading in applicable if reading.report is not None]
         second = await smart.read_all(context.host.tools, again, limit_s=options.read_limit_s)
         after = {reading.target: reading for reading in second}
-    cases = [
+    cases = tuple(
         Case(
             before=reading,
             after=after.get(reading.target),
@@ -103,9 +113,9 @@ async def run(context: StageContext, options: Options) -> Outcome:
             expected=_expected(context.facts, reading),
         )
         for reading in survey.readings
-    ]
+    )
     context.progress(1.0, 0.0)
-    return judge(cases, survey.problems, options, context.facts)
+    return Readings(cases, survey.problems, expected)
 
 
 async def find_and_read(context: StageContext, options: Options) -> Survey:
@@ -193,12 +203,13 @@ async def _test(
     return results
 
 
-def judge(cases: Sequence[Case], problems: Sequence[Finding], options: Options, facts: RunFacts) -> Outcome:
+def judge(readings: Readings, options: Options) -> Outcome:
     """The outcome of all disks together. Pure."""
+    cases = readings.cases
     limits = Limits(options.wear_warning_percent, options.wear_failed_percent)
     behind_raid = any(case.before.target.pass_through and case.before.report for case in cases)
     judgements = [judge_disk(case, limits, behind_raid=behind_raid) for case in cases]
-    findings = [*problems, *_unseen(cases, facts)]
+    findings = [*readings.problems, *_unseen(readings)]
     findings += [finding for judgement in judgements for finding in judgement.findings]
     applies = [judgement for judgement in judgements if judgement.applies]
     return Outcome(
@@ -211,19 +222,27 @@ def judge(cases: Sequence[Case], problems: Sequence[Finding], options: Options, 
     )
 
 
-def _unseen(cases: Sequence[Case], facts: RunFacts) -> list[Finding]:
+def _unseen(readings: Readings) -> list[Finding]:
     """Disks that the claim names and that are nowhere: they cannot have been judged."""
-    seen = {case.before.component.removeprefix("disk:") for case in cases}
-    seen |= {case.before.target.serial for case in cases}
+    if _smartctl_missing(readings.problems):
+        return []
+    seen = {case.before.component.removeprefix("disk:") for case in readings.cases}
+    seen |= {case.before.target.serial for case in readings.cases}
     return [
-        error(ReasonCode.SMART_UNREADABLE, f"disk:{disk.serial}", f"Disk {disk.serial} is expected and was not found")
-        for disk in facts.expected_disks or ()
-        if disk.serial not in seen
+        error(ReasonCode.SMART_UNREADABLE, f"disk:{serial}", f"Disk {serial} is expected and was not found")
+        for serial in readings.expected_serials
+        if serial not in seen
     ]
+
+
+def _smartctl_missing(findings: Sequence[Finding]) -> bool:
+    return any((one.reason_code, one.component) == (ReasonCode.TOOL_MISSING, "smartctl") for one in findings)
 
 
 def _headline(judgements: Sequence[Judgement], findings: Sequence[Finding]) -> str:
     applies = [judgement for judgement in judgements if judgement.applies]
+    if _smartctl_missing(findings):
+        return "smartctl is missing"
     if not applies:
         return "No disk here that SMART applies to"
     bad = {finding.component for finding in findings if finding.severity == "error"}
@@ -237,12 +256,14 @@ def _versions(cases: Sequence[Case]) -> dict[str, str]:
     return {"smartctl": ".".join(map(str, max(versions)))} if versions else {}
 
 
-STAGE = Stage(
+STAGE: Stage[Options] = Stage(
     name="SMART",
     state="SMART",
     title="Disk health and self-test",
     options=Options,
     planned_s=planned_s,
     run=run,
+    readings=Readings,
+    judge=judge,
     tools=("smartctl", "nvme"),
 )

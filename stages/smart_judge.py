@@ -5,7 +5,6 @@ Each disk ends judged (with or without findings), unknown (`smart_unreadable`), 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,17 +19,19 @@ from probes.smart_parse import (
 )
 from probes.smart_self_test import SelfTestEnd, SelfTestResult
 from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
+from stages.smart_counters import (
+    ERRORS_REPORTED,
+    LINK_CRC,
+    NVME_MEDIA_ERRORS,
+    SECTORS_PENDING,
+    counted,
+    media_errors,
+    misuses_pending,
+    reallocated,
+)
 from stages.smart_scope import has_smart, is_raid_volume, why_not_applicable
 
-REALLOCATED, PENDING, OFFLINE_UNCORRECTABLE = 5, 197, 198
-# Attribute numbers are the makers' own; smartctl's drive database names what each means on this model.
-MEANINGS = {
-    REALLOCATED: ("realloc", "retired", "bad_block", "bad_blk", "grown", "defect"),
-    PENDING: ("pending",),
-    OFFLINE_UNCORRECTABLE: ("uncor",),
-}
-# SSDs whose attribute 197 counts pages being corrected, comes and goes, and costs no data ("Current_Pending_ECC_Cnt").
-MISUSES_PENDING = re.compile(r"(?:Crucial[ _])?CT\d+(?:MX500|BX500)SSD", re.IGNORECASE)
+UNJUDGED = frozenset({ReasonCode.SMART_UNREADABLE, ReasonCode.DISK_LOST})
 NVME_WARNINGS = (
     "spare below its threshold",
     "temperature out of its limits",
@@ -72,7 +73,7 @@ class Judgement:
     @property
     def judged(self) -> bool:
         """Whether its data could be read and judged."""
-        return self.applies and all(finding.reason_code is not ReasonCode.SMART_UNREADABLE for finding in self.findings)
+        return self.applies and UNJUDGED.isdisjoint(finding.reason_code for finding in self.findings)
 
 
 def judge_disk(case: Case, limits: Limits, *, behind_raid: bool) -> Judgement:
@@ -89,7 +90,13 @@ def judge_disk(case: Case, limits: Limits, *, behind_raid: bool) -> Judgement:
         disk = _Disk(last.component, f"{last.model or 'disk'} {last.target.name}", last.report)
         first = reading.report if reading.report else last.report
         findings += [*_health(disk), *_media(disk, first), *_reallocated(disk, first), *_nvme(disk, limits)]
-        findings += [*_temperature(disk), *_history(disk, case.test), *_old_trouble(disk)]
+        findings += [
+            *_worn(disk, limits),
+            *_link(disk, first),
+            *_temperature(disk),
+            *_history(disk, case.test),
+            *_old_trouble(disk),
+        ]
         measurements += _measurements(disk, limits)
     findings += _self_test(case)
     return Judgement(reading.component, True, tuple(findings), tuple(measurements))
@@ -124,7 +131,10 @@ def _unreadable(case: Case) -> Iterator[Finding]:
 
 def _unreadable_after(name: str, before: SmartReport, after: Reading) -> Iterator[Finding]:
     component = f"disk:{before.serial}" if before.serial else after.component
-    if after.report is None:
+    if after.report is None and after.unreachable:
+        text = f"{name}: it was there when the stage began and gone when it ended: {after.problem}"
+        yield error(ReasonCode.DISK_LOST, component, text)
+    elif after.report is None:
         text = f"{name}: it could be read when the stage began and not when it ended: {after.problem}"
         yield _no(component, text)
     elif after.report.serial != before.serial:
@@ -143,7 +153,8 @@ def _health(disk: _Disk) -> Iterator[Finding]:
     warned = report.nvme is not None and bool(report.nvme.critical_warning)
     if (report.passed is False or report.bit(BIT_FAILING)) and not warned:
         text = f"{disk.called}: the disk itself says that it is failing (SMART overall health)"
-        yield error(ReasonCode.SMART_HEALTH_FAILED, disk.component, text, disk.evidence)
+        evidence = "; ".join(filter(None, (report.health_words, disk.evidence)))
+        yield error(ReasonCode.SMART_HEALTH_FAILED, disk.component, text, evidence)
     rows = [row for row in report.attributes if row.failing_now and row.prefail]
     for row in rows:
         text = f"{disk.called}: {row.name} is at {row.value}, its maker's failure threshold is {row.threshold}"
@@ -153,41 +164,16 @@ def _health(disk: _Disk) -> Iterator[Finding]:
         yield error(ReasonCode.SMART_PREFAIL, disk.component, text, disk.evidence)
 
 
-def _counted(report: SmartReport, number: int) -> int | None:
-    """The raw value of an attribute, where this model means by it what the number usually means."""
-    row = report.attribute(number)
-    if row is None or not any(word in row.name.lower() for word in MEANINGS[number]):
-        return None
-    return row.raw
-
-
-def media_errors(report: SmartReport) -> dict[str, int]:
-    """The counters of data that the disk could not give back, by what they count."""
-    counts: dict[str, int | None] = {
-        "sectors pending": _counted(report, PENDING),
-        "sectors offline-uncorrectable": _counted(report, OFFLINE_UNCORRECTABLE),
-        "NVMe media errors": report.nvme.media_errors if report.nvme else None,
-        "uncorrected errors": report.scsi.uncorrected_errors if report.scsi else None,
-        "defects pending": report.scsi.pending_defects if report.scsi else None,
-    }
-    return {what: count for what, count in counts.items() if count is not None}
-
-
-def reallocated(report: SmartReport) -> int | None:
-    """Sectors that the disk has replaced, None where it does not count them."""
-    return report.scsi.grown_defects if report.scsi else _counted(report, REALLOCATED)
-
-
 def _media(disk: _Disk, first: SmartReport) -> Iterator[Finding]:
     earlier = media_errors(first)
     for what, count in media_errors(disk.report).items():
-        if count > earlier.get(what, count):
+        misused = what == SECTORS_PENDING and misuses_pending(disk.report)
+        if count > earlier.get(what, count) and not misused:
             text = f"{disk.called}: {what} rose from {earlier[what]} to {count} during the stage"
             yield error(ReasonCode.DISK_MEDIA_ERRORS, disk.component, text)
         elif count > 0:
-            mild = what == "NVMe media errors" or (
-                what == "sectors pending" and MISUSES_PENDING.search(disk.report.model)
-            )
+            # What was once reported may long be replaced and forgotten; what is pending now is not.
+            mild = misused or what in {NVME_MEDIA_ERRORS, ERRORS_REPORTED}
             text = f"{disk.called}: {count} {what}"
             yield (warning if mild else error)(ReasonCode.DISK_MEDIA_ERRORS, disk.component, text)
 
@@ -222,6 +208,21 @@ def _nvme(disk: _Disk, limits: Limits) -> Iterator[Finding]:
         yield grade(ReasonCode.NVME_WORN, disk.component, text)
 
 
+def _worn(disk: _Disk, limits: Limits) -> Iterator[Finding]:
+    """SATA and SAS SSDs: a warning, since far from all of them count what they were rated for."""
+    used = disk.report.endurance_used_percent
+    if used is not None and used > limits.wear_warning_percent:
+        yield warning(ReasonCode.DISK_WORN, disk.component, f"{disk.called}: {used} % of its rated endurance is used")
+
+
+def _link(disk: _Disk, first: SmartReport) -> Iterator[Finding]:
+    """CRC errors on the cable while we watched. Old ones stay in the counter for ever, whatever was done about them."""
+    before, now = counted(first, LINK_CRC), counted(disk.report, LINK_CRC)
+    if before is not None and now is not None and now > before:
+        text = f"{disk.called}: CRC errors on its link rose from {before} to {now} during the stage"
+        yield warning(ReasonCode.DISK_LINK_ERRORS, disk.component, text)
+
+
 def _temperature(disk: _Disk) -> Iterator[Finding]:
     report = disk.report
     now, limit, recommended = report.temperature_c, report.temperature_limit_c, report.temperature_recommended_c
@@ -245,8 +246,8 @@ def _history(disk: _Disk, test: SelfTestResult | None) -> Iterator[Finding]:
         kind = "an extended" if failed.extended else "a short"
         text = f"{disk.called}: {kind} self-test failed{where}, and no later good one supersedes it: {failed.text}"
         yield error(ReasonCode.SMART_SELF_TEST_FAILED, disk.component, text, f"at {failed.hours} power-on hours")
-    elif disk.report.bit(BIT_SELF_TEST_LOG) and not disk.report.self_tests.entries:
-        text = f"{disk.called}: smartctl says that its self-test log holds errors, and the log could not be read"
+    elif disk.report.bit(BIT_SELF_TEST_LOG) and not disk.report.self_tests.any_failure:
+        text = f"{disk.called}: smartctl says that its self-test log holds errors, and the log with them was not read"
         yield _no(disk.component, text, disk.evidence)
 
 
@@ -293,6 +294,11 @@ def _measurements(disk: _Disk, limits: Limits) -> Iterator[Measurement]:
     if report.nvme is not None and report.nvme.available_spare is not None:
         spare, least = report.nvme.available_spare, report.nvme.available_spare_threshold
         yield Measurement("available_spare", component, spare, "%", least, None if least is None else spare >= least)
+    if report.endurance_used_percent is not None:
+        used, limit_ = report.endurance_used_percent, limits.wear_warning_percent
+        yield Measurement("percentage_used", component, used, "%", limit_, used <= limit_)
+    if (crc := counted(report, LINK_CRC)) is not None:
+        yield Measurement("link_crc_errors", component, crc, "count")
     if (count := reallocated(report)) is not None:
         yield Measurement("reallocated", component, count, "count")
     counts = media_errors(report)

@@ -44,6 +44,11 @@ COMMANDS: Mapping[str, Command] = {
         ("vetting_agent.alone", "add_arguments_stage"),
         "vetting_agent.alone",
     ),
+    "judge": Command(
+        "compute verdicts again from evidence, or from smartctl's JSON",
+        ("vetting_agent.judge", "add_arguments"),
+        "vetting_agent.judge",
+    ),
     "explain": Command(
         "say what a reason code means and what to do",
         ("vetting_agent.explain", "add_arguments"),

@@ -11,6 +11,7 @@ from probes.host import Host
 from stages.gpu import STAGE, Options
 from stages.outcome import Outcome, ReasonCode, Verdict
 from tests.support import nvml
+from tests.support.judging import outcome_of
 from tests.support.stage_context import Remembering, stage_context
 from tests.support.stand_ins import StandIns
 
@@ -35,7 +36,7 @@ def machine(tmp_path: Path, stand_ins: StandIns, library: Path, monkeypatch: pyt
 
 async def run(host: Host, folder: Path, options: Options = QUICK) -> tuple[Outcome, Remembering]:
     context, listener = stage_context(folder / "evidence", host)
-    return await STAGE.run(context, options), listener
+    return outcome_of(STAGE, await STAGE.run(context, options), options), listener
 
 
 def errors(outcome: Outcome) -> set[tuple[ReasonCode, str]]:

@@ -16,6 +16,7 @@ from stages.options import BadParameter, parse_options
 from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict
 from stages.runner import StageRun
 from stages.stage import ExpectedDisk, RunFacts
+from tests.support.judging import outcome_of
 from tests.support.replay import host_in, recorded_host
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -30,7 +31,8 @@ ROOT_PORT = "0000:00:1c.0"
 async def run(host: Host, evidence: Path, *expected: ExpectedDisk, options: Options | None = None) -> Outcome:
     evidence.mkdir(parents=True, exist_ok=True)
     context, _ = stage_context(evidence, host, facts=RunFacts(expected_disks=expected or None))
-    return await inventory.run(context, options or Options())
+    options = options or Options()
+    return outcome_of(inventory.STAGE, await inventory.run(context, options), options)
 
 
 def found_codes(outcome: Outcome, severity: Severity = Severity.ERROR) -> list[tuple[str, str]]:
@@ -111,7 +113,7 @@ async def test_two_disks_with_one_serial_are_a_warning(tmp_path: Path) -> None:
     sound = await collect(recorded_host("dell-xeon"))
     assert sound.disks is not None
     twins = tuple(replace(disk, serial="X") for disk in sound.disks)
-    judged = inventory.judge(replace(sound, disks=twins), None, Options())
+    judged = inventory.judge(inventory.Readings(replace(sound, disks=twins), ()), Options())
     assert [(one.severity, one.component) for one in judged.findings] == [(Severity.WARNING, "disk:X")]
     assert "nvme0n1 and sda have the same serial number X" in judged.findings[0].message
 

@@ -37,7 +37,7 @@ def told(judgement: Judgement) -> set[tuple[Severity, ReasonCode]]:
     return {(finding.severity, finding.reason_code) for finding in judgement.findings}
 
 
-def attribute(number: int, raw: int, name: str, **more: Any) -> dict[str, Any]:
+def attribute(number: int, raw: int, name: str, *, shown: str = "", **more: Any) -> dict[str, Any]:
     """The attributes of a healthy disk with one more, or one in place of its own."""
     old = recording("ata-healthy-hdd")["ata_smart_attributes"]["table"]
     row = {
@@ -47,9 +47,14 @@ def attribute(number: int, raw: int, name: str, **more: Any) -> dict[str, Any]:
         "thresh": 0,
         "flags": {"prefailure": False},
         "when_failed": "",
-        "raw": {"value": raw, "string": str(raw)},
+        "raw": {"value": raw, "string": shown or str(raw)},
     }
     return {"ata_smart_attributes": {"table": [one for one in old if one["id"] != number] + [{**row, **more}]}}
+
+
+def endurance(percent: int) -> dict[str, Any]:
+    page = {"number": 7, "table": [{"name": "Percentage Used Endurance Indicator", "value": percent}]}
+    return {"ata_device_statistics": {"pages": [page]}}
 
 
 def nvme(**facts: Any) -> dict[str, Any]:
@@ -131,6 +136,23 @@ def test_each_exit_bit(status: int, expected: set[tuple[Severity, ReasonCode]]) 
         ),
         (attribute(9, 0, "Power_On_Hours", when_failed="now"), set()),  # old age is no failure
         (attribute(10, 0, "Spin_Retry_Count", when_failed="past", flags={"prefailure": True}), set()),
+        # a prefail attribute under its threshold where smartctl does not say "now"
+        (
+            attribute(10, 0, "Spin_Retry_Count", when_failed=None, value=9, thresh=10, flags={"prefailure": True}),
+            {(ERROR, ReasonCode.SMART_PREFAIL)},
+        ),
+        (attribute(10, 0, "Spin_Retry_Count", when_failed=None, value=9, thresh=0, flags={"prefailure": True}), set()),
+        # edited: the two forms of one counter do not agree, and the worse one counts
+        (
+            attribute(197, 9, "Current_Pending_Sector", shown="0"),
+            {(ERROR, ReasonCode.DISK_MEDIA_ERRORS)},
+        ),
+        (attribute(5, 7 << 16, "Reallocated_Sector_Ct", shown="0 (7 0)"), set()),
+        (attribute(187, 3, "Reported_Uncorrect"), {(WARNING, ReasonCode.DISK_MEDIA_ERRORS)}),
+        (attribute(199, 500, "UDMA_CRC_Error_Count"), set()),  # from some cable of long ago
+        (endurance(80), set()),
+        (endurance(81), {(WARNING, ReasonCode.DISK_WORN)}),
+        (endurance(120), {(WARNING, ReasonCode.DISK_WORN)}),
         ({"temperature": {"current": 60, "op_limit_max": 60}}, {(ERROR, ReasonCode.DISK_OVERHEATED)}),
         (
             {"temperature": {"current": 61, "op_limit_max": 60, "limit_max": 85}},
@@ -145,11 +167,22 @@ def test_ata_rows(fields: dict[str, Any], expected: set[tuple[Severity, ReasonCo
 
 
 @pytest.mark.parametrize(
-    ("model", "severity"),
-    [("CT1000MX500SSD1", WARNING), ("Crucial CT240BX500SSD1", WARNING), ("Samsung SSD 870 EVO 1TB", ERROR)],
+    ("model", "name", "count", "severity"),
+    [
+        ("CT1000MX500SSD1", "Current_Pending_Sector", 3, WARNING),
+        ("Crucial CT240BX500SSD1", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Crucial_CT525MX300SSD1", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Micron_1100_MTFDDAK256TBN", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("ATP SATA III M.2 2280 SSD", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Crucial_CT250MX200SSD1", "Current_Pending_ECC_Cnt", 1, WARNING),
+        ("Crucial_CT250MX200SSD1", "Current_Pending_ECC_Cnt", 2, ERROR),
+        ("Samsung SSD 870 EVO 1TB", "Current_Pending_Sector", 1, ERROR),
+    ],
 )
-def test_ssds_that_misuse_the_pending_counter_are_only_warned_of(model: str, severity: Severity) -> None:
-    fields = attribute(197, 1, "Current_Pending_ECC_Cnt")
+def test_ssds_that_misuse_the_pending_counter_are_only_warned_of(
+    model: str, name: str, count: int, severity: Severity
+) -> None:
+    fields = attribute(197, count, name)
     assert told(judged(reading("ata-healthy-hdd", model_name=model, **fields))) == {
         (severity, ReasonCode.DISK_MEDIA_ERRORS)
     }
@@ -188,6 +221,12 @@ def test_the_bits_of_a_critical_warning_are_told_in_words() -> None:
             ReasonCode.DISK_REALLOCATED,
         ),
         ("nvme-healthy", nvme(media_errors=0), nvme(media_errors=1), ReasonCode.DISK_MEDIA_ERRORS),
+        (
+            "ata-healthy-hdd",
+            attribute(187, 3, "Reported_Uncorrect"),
+            attribute(187, 4, "Reported_Uncorrect"),
+            ReasonCode.DISK_MEDIA_ERRORS,
+        ),
         ("scsi-megaraid-healthy", {}, {"scsi_grown_defect_list": 1}, ReasonCode.DISK_REALLOCATED),
     ],
 )
@@ -197,6 +236,71 @@ def test_what_rises_during_the_stage_fails(
     judgement = judged(reading(case, **before), reading(case, **after))
     assert told(judgement) == {(ERROR, code)}
     assert "rose from" in judgement.findings[0].message
+
+
+@pytest.mark.parametrize("name", ["UDMA_CRC_Error_Count", "CRC_Error_Count"])
+def test_link_errors_of_the_stage_are_a_warning(name: str) -> None:
+    before, after = (reading("ata-healthy-hdd", **attribute(199, count, name)) for count in (500, 503))
+    assert told(judged(before, after)) == {(WARNING, ReasonCode.DISK_LINK_ERRORS)}
+    assert told(judged(before, before)) == set()
+
+
+def test_a_pending_counter_that_flips_during_the_stage_is_only_warned_of() -> None:
+    flipped = (attribute(197, count, "Current_Pending_ECC_Cnt") for count in (0, 1))
+    before, after = (reading("ata-healthy-hdd", model_name="CT500MX500SSD1", **fields) for fields in flipped)
+    assert told(judged(before, after)) == {(WARNING, ReasonCode.DISK_MEDIA_ERRORS)}
+
+
+@pytest.mark.parametrize("direction", ["read", "write", "verify"])
+def test_scsi_errors_of_each_direction_fail(direction: str) -> None:
+    log = recording("scsi-megaraid-healthy")["scsi_error_counter_log"]
+    one = {**log.get(direction, {}), "total_uncorrected_errors": 1}
+    disk = reading("scsi-megaraid-healthy", scsi_error_counter_log={**log, direction: one})
+    assert told(judged(disk)) == {(ERROR, ReasonCode.DISK_MEDIA_ERRORS)}
+
+
+def test_an_informational_exception_is_told_with_its_sense_code() -> None:
+    words = "HARDWARE IMPENDING FAILURE GENERAL HARD DRIVE FAILURE"
+    said = {"passed": False, "scsi": {"asc": 0x5D, "ascq": 0x10, "ie_string": words}}
+    [finding] = judged(reading("scsi-megaraid-healthy", smart_status=said, status=8)).findings
+    assert finding.reason_code is ReasonCode.SMART_HEALTH_FAILED
+    assert finding.evidence == f"{words} [asc 5Dh, ascq 10h]; smartctl exit status 8"
+
+
+def test_a_worn_sas_ssd_is_a_warning() -> None:
+    disk = reading("scsi-megaraid-healthy", scsi_percentage_used_endurance_indicator=95)
+    assert told(judged(disk)) == {(WARNING, ReasonCode.DISK_WORN)}
+
+
+def test_a_failed_nvme_self_test_is_told_with_its_status() -> None:
+    [finding] = judged(reading("nvme-failed-self-test")).findings
+    assert "at LBA 4242" in finding.message
+    assert "status code type 2h, status code 81h" in finding.message
+
+
+def test_exit_bit_7_without_the_failure_in_the_log_is_unknown() -> None:
+    rows = {"status": {"value": 0, "string": "Completed without error"}, "type": {"value": 1}, "lifetime_hours": 9}
+    log = {"standard": {"table": [rows]}}
+    disk = reading("ata-healthy-hdd", status=128, ata_smart_self_test_log=log)
+    assert told(judged(disk)) == {(ERROR, ReasonCode.SMART_UNREADABLE)}
+
+
+@pytest.mark.parametrize(
+    ("case", "log"),
+    [
+        (
+            "ata-healthy-hdd",
+            {"ata_smart_self_test_log": {"standard": {"table": [{"status": {"string": "Completed: read failure"}}]}}},
+        ),
+        (
+            "nvme-healthy",
+            {"nvme_self_test_log": {"table": [{"self_test_result": {"string": "Fatal or unknown test error"}}]}},
+        ),
+        ("scsi-megaraid-healthy", {"scsi_self_test_0": {"result": {"string": "Failed in segment -->"}}}),
+    ],
+)
+def test_a_failed_self_test_in_words_alone_is_found(case: str, log: dict[str, Any]) -> None:
+    assert told(judged(reading(case, **log))) == {(ERROR, ReasonCode.SMART_SELF_TEST_FAILED)}
 
 
 def test_another_disk_at_the_same_place_is_unknown() -> None:

@@ -213,14 +213,22 @@ async def test_counters_that_rise_during_the_stage_fail(machine: Host, player: P
     assert "rose from 7 to 9" in outcome.message
 
 
-async def test_a_disk_that_vanishes_between_the_readings_is_unknown(
-    machine: Host, player: Player, tmp_path: Path
-) -> None:
+async def test_a_disk_that_vanishes_in_mid_stage_fails(machine: Host, player: Player, tmp_path: Path) -> None:
     read = [played("ata-healthy-hdd"), NO_SUCH_DEVICE]
     one_disk(player, SDA, read=read, start=[STARTED], poll=GOOD_TEST)
     outcome, _ = await run(machine, tmp_path, FAST)
-    assert errors(outcome) == {(ReasonCode.SMART_UNREADABLE, "disk:HDD-HEALTHY-1")}
+    assert errors(outcome) == {(ReasonCode.DISK_LOST, "disk:HDD-HEALTHY-1")}
+    assert outcome.verdict is Verdict.FAIL
     assert outcome.coverage == {"disk:HDD-HEALTHY-1": 0.0}
+
+
+async def test_a_disk_that_stops_answering_in_mid_stage_is_unknown(
+    machine: Host, player: Player, tmp_path: Path
+) -> None:
+    read = [played("ata-healthy-hdd"), {"do": "crash"}]
+    one_disk(player, SDA, read=read, start=[STARTED], poll=GOOD_TEST)
+    outcome, _ = await run(machine, tmp_path, FAST)
+    assert errors(outcome) == {(ReasonCode.SMART_UNREADABLE, "disk:HDD-HEALTHY-1")}
 
 
 async def test_a_cancel_ends_the_self_tests_that_we_started(machine: Host, player: Player, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from probes.host import Host
 from stages.outcome import Outcome, ReasonCode, Severity
 from stages.smart import STAGE, Options, SelfTest
 from stages.stage import RunFacts
+from tests.support.judging import outcome_of
 from tests.support.smartctl_player import Frame, Player, ata_poll, ata_row
 from tests.support.stage_context import Remembering, stage_context
 
@@ -29,7 +30,7 @@ async def run(
     host: Host, folder: Path, options: Options = NO_TEST, facts: RunFacts | None = None
 ) -> tuple[Outcome, Remembering]:
     context, listener = stage_context(folder / "evidence", host, facts=facts)
-    return await STAGE.run(context, options), listener
+    return outcome_of(STAGE, await STAGE.run(context, options), options), listener
 
 
 def errors(outcome: Outcome) -> set[tuple[ReasonCode, str]]:
