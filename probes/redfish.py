@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from probes.apart import apart
+from probes.printable import printable
 
 ROOT = "/redfish/v1/"
 ANSWER_LIMIT = 4 * 2**20
@@ -234,9 +235,3 @@ def _resource(path: str, body: bytes) -> dict[str, Any]:
 
 def _refuse(word: str) -> None:
     raise ValueError(word)
-
-
-def printable(text: object, limit: int = 80) -> str:
-    """Text from outside for a person's eyes: one line, no control characters, no more than `limit`."""
-    cleaned = "".join(sign if sign.isprintable() else " " for sign in str(text)[: limit * 4])
-    return " ".join(cleaned.split())[:limit]

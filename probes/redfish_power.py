@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from probes.printable import printable
 from probes.psus import Psu, PsuReading, Redundancy
-from probes.redfish import ROOT, Client, RedfishError, Service, printable, talk
+from probes.redfish import ROOT, Client, RedfishError, Service, talk
 
 SOURCE = "redfish"
 MEMBERS_MAX = 32

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from probes import redfish_power
+from probes.printable import printable
 from probes.psus import Psu, Redundancy
-from probes.redfish import RedfishError, Service, printable
+from probes.redfish import RedfishError, Service
 from tests.support.certificates import make
 from tests.support.redfish_service import (
     BAY1,
