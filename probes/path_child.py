@@ -27,11 +27,12 @@ def main(argv: list[str]) -> int:
     asked = json.loads(argv[0])
     device, source, target = asked["device"], asked["source"], asked["target"]
     (mtu,) = struct.unpack("16xi12x", _of_device(device, SIOCGIFMTU))
+    small = _echo(device, source, target, 64)
     answer = {
         "claimed_by": _claimed_by(device, source),
         "mtu": mtu,
-        "small": _echo(device, source, target, 64),
-        "full": _echo(device, source, target, min(mtu, 65535)),
+        "small": small,
+        "full": small and _echo(device, source, target, min(mtu, 65535)),
     }
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0

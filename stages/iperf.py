@@ -81,23 +81,49 @@ class IperfUnreadable(Exception):
 
 
 async def measure(host: Host, request: Request, *, retry_s: float) -> Flow:
-    """Run one test in one direction. Raises as `measure_flows`."""
-    (flow,) = (await measure_flows(host, request, retry_s=retry_s)).values()
+    """Run one test in one direction. Raises as `measure_all`."""
+    (flow,) = (await measure_all(host, [request], retry_s=retry_s)).values()
     return flow
 
 
 async def measure_all(host: Host, requests: Sequence[Request], *, retry_s: float) -> dict[str, Flow]:
-    """Several tests at the same time, each in a process and with a server of its own, as one. When one of them fails
-    the others are ended. Raises as `measure_flows`."""
-    tasks = [asyncio.create_task(measure_flows(host, request, retry_s=retry_s)) for request in requests]
+    """Run tests side by side, each in a process and with a server of its own; the flows by direction, as one.
+
+    A server that is busy, away or dies is tried again until `retry_s` have gone by in failures; then all begin anew,
+    for flows that did not run at the same time prove nothing together. Raises IperfUnavailable, IperfNotInstalled,
+    IperfUnreadable, and ToolError when a child crashes or hangs.
+    """
+    failing_s = 0.0
+    while True:
+        started = time.monotonic()
+        try:
+            return await _all_once(host, requests)
+        except IperfUnavailable as problem:
+            failing_s += time.monotonic() - started
+            if failing_s >= retry_s:
+                raise IperfUnavailable(f"{problem}, for {failing_s:.0f} s") from None
+        except ToolTimeout:
+            failing_s += time.monotonic() - started
+            if failing_s >= retry_s:
+                raise
+        pause_s = min(PAUSE_S, max(0.1, retry_s - failing_s))
+        await asyncio.sleep(pause_s)
+        failing_s += pause_s
+
+
+async def _all_once(host: Host, requests: Sequence[Request]) -> dict[str, Flow]:
+    tasks = [asyncio.create_task(_once(host, request)) for request in requests]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        done = [task.result() for task in tasks if task.done()]
-        return {way: together([flows[way] for flows in done]) for way in done[0]}
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        reports = [task.result() for task in done]
+        return {way: together([flows[way] for flows in reports]) for way in reports[0]}
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # retrieved, so that asyncio does not complain of those that failed beside the first
 
 
 def together(flows: Sequence[Flow]) -> Flow:
@@ -112,30 +138,6 @@ def together(flows: Sequence[Flow]) -> Flow:
         peer_cpu=max(flow.peer_cpu for flow in flows),
         version=flows[0].version,
     )
-
-
-async def measure_flows(host: Host, request: Request, *, retry_s: float) -> dict[str, Flow]:
-    """Run one test: its flows by direction, `send` and `receive`.
-
-    A server that is busy, away or dies is tried again until `retry_s` have gone by in failures. Raises
-    IperfUnavailable, IperfNotInstalled, IperfUnreadable, and ToolError when the child crashes or hangs.
-    """
-    failing_s = 0.0
-    while True:
-        started = time.monotonic()
-        try:
-            return await _once(host, request)
-        except IperfUnavailable as problem:
-            failing_s += time.monotonic() - started
-            if failing_s >= retry_s:
-                raise IperfUnavailable(f"{problem}, for {failing_s:.0f} s") from None
-        except ToolTimeout:
-            failing_s += time.monotonic() - started
-            if failing_s >= retry_s:
-                raise
-        pause_s = min(PAUSE_S, max(0.1, retry_s - failing_s))
-        await asyncio.sleep(pause_s)
-        failing_s += pause_s
 
 
 async def _once(host: Host, request: Request) -> dict[str, Flow]:
