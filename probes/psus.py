@@ -140,7 +140,8 @@ _STATES = re.compile(
     r"|device (?:present|absent)|transition to (?:ok|critical|non-)",
     re.IGNORECASE,
 )
-_UNIT_FAULT = re.compile(r"failure|AC lost|240VA power down|interlock power down", re.IGNORECASE)
+_UNIT_FAULT = re.compile(r"failure", re.IGNORECASE)
+"""Its other states (power down, AC lost, interlock) cannot be those of a machine that runs: they are of the past."""
 _FIGURE = re.compile(r"(?:^|, )(\d+(?:\.\d+)?) (Watts|Amps)", re.IGNORECASE)
 
 

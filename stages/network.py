@@ -147,6 +147,8 @@ def _port_s(options: Options) -> float:
 async def run(context: StageContext, options: Options) -> NetworkReadings:
     """Read the links, drive each port that reaches the server, listen for neighbours meanwhile, read again."""
     ports = await links.ports(context.host)
+    if not ports:
+        return NetworkReadings((), context.facts.boot_mac)
     needed = {*(mac.lower() for mac in options.expected_nics), context.facts.boot_mac}
     readings = [await _read_port(context, port, needed=bool(port.macs & needed)) for port in ports]
     started = time.monotonic()

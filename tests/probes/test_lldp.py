@@ -60,6 +60,7 @@ def test_hostile_words_are_made_printable() -> None:
         HEADER + b"\x02\xff",
         HEADER + tlv(1, b"\x07sw1"),
         HEADER + tlv(0, b"") + tlv(1, b"\x07sw1") + tlv(2, b"\x05p"),
+        frame()[: len(HEADER) + 9 + 5],  # cut off within the port
         frame(b"", b""),
         frame(b"\x04", b"\x05"),
     ],

@@ -87,7 +87,10 @@ def test_mere_warnings_are_information() -> None:
         ({"pause_received": 20_001}, [(ReasonCode.NET_PAUSE_STORM, Severity.WARNING)]),
         ({"pause_sent": 20_001}, [(ReasonCode.NET_PAUSE_STORM, Severity.WARNING)]),
         ({"pause_storm": 1}, [(ReasonCode.NET_PAUSE_STORM, Severity.WARNING)]),
-        ({"crc": -7}, []),  # the driver began anew
+        # The driver began anew.
+        ({"crc": -7}, []),
+        ({"symbol": -7}, []),
+        ({"pause_storm": -7}, []),
     ],
 )
 def test_counters_of_the_driver(gained: dict[str, int], wanted: list[tuple[ReasonCode, Severity]]) -> None:
