@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def announced(host: Host) -> bool:
     return host.sys("firmware", "dmi", "entries", "38-0").exists()
 
 
-async def run(host: Host, *arguments: str, limit_s: float = 20.0) -> str:
+async def run(host: Host, *arguments: str, limit_s: float = 20.0, accept: Collection[int] | None = (0,)) -> str:
     """What ipmitool prints. Raises IpmiError.
 
     A refusal is asked once more, because some BMCs mix up their answers after an event; silence is not.
@@ -66,7 +66,7 @@ async def run(host: Host, *arguments: str, limit_s: float = 20.0) -> str:
     command = f"ipmitool {' '.join(arguments)}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return (await host.tools.run("ipmitool", *arguments, timeout_s=limit_s)).stdout
+            return (await host.tools.run("ipmitool", *arguments, timeout_s=limit_s, accept=accept)).stdout
         except (ToolMissing, ToolUnkillable):
             raise
         except ToolTimeout:
@@ -113,6 +113,28 @@ def _row(line: str) -> SensorRow | None:
     if entity is None:
         return None
     return SensorRow(fields[0], fields[2], int(entity[1]), int(entity[2]), fields[4])
+
+
+async def serials(host: Host) -> dict[str, str]:
+    """Serial numbers by the name of the part, as the BMC's inventory of parts (FRU) has them. Raises IpmiError."""
+    # Its exit code is 1 where one of the many parts has no readable record, with the others printed.
+    result = await run(host, "fru", "print", limit_s=SENSORS_LIMIT_S, accept=None)
+    return fru_serials(result)
+
+
+def fru_serials(text: str) -> dict[str, str]:
+    """{"PSU1 FRU": serial} of `ipmitool fru print`; the product's serial goes before the board's."""
+    found: dict[str, str] = {}
+    part = ""
+    for line in text.splitlines():
+        name, _, value = (field.strip() for field in line.partition(":"))
+        if name == "FRU Device Description":
+            part = re.sub(r"\s*\(ID \d+\)$", "", value)
+        elif value and name == "Product Serial":
+            found[part] = value
+        elif value and name == "Board Serial":
+            found.setdefault(part, value)
+    return found
 
 
 async def events(host: Host, count: int) -> list[SelEntry]:

@@ -47,11 +47,14 @@ class Port:
     speed_mbps: int | None
     duplex: str | None
     """`full`, `half`, or None where the driver does not say."""
+    mtu: int | None = None
+    own_mac: str | None = None
+    """The address burned into it; None where that cannot be told from one that was set (a bond's)."""
     uppers: tuple[str, ...] = ()
     """Devices stacked on it (bond, bridge, VLAN), nearest first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Mode:
     """A link mode, as 10000baseT/Full."""
 
@@ -94,6 +97,8 @@ class LinkCounters:
     carrier_changes: int
     rx_bytes: int
     tx_bytes: int
+    late_collisions: int = 0
+    """Collisions after the first 64 bytes: the other end believes in another duplex mode."""
 
     def moved(self, inwards: bool) -> int:
         """Bytes received or sent."""
@@ -128,6 +133,8 @@ def _port(host: Host, nic: Nic, guest: bool) -> Port:
         carrier=nic.link is True,
         speed_mbps=nic.speed_mbps,
         duplex=nic.duplex,
+        mtu=nic.mtu,
+        own_mac=nic.mac if nic.bus == "pci" and not nic.virtual_function and nic.master is None else None,
         uppers=_uppers(host.sys("class", "net", nic.name)),
     )
 
@@ -168,6 +175,7 @@ def read_counters(host: Host, name: str) -> LinkCounters | None:
         carrier_changes=int_of(folder / "carrier_changes") or 0,
         rx_bytes=rx_bytes,
         tx_bytes=tx_bytes,
+        late_collisions=int_of(folder / "statistics" / "tx_window_errors") or 0,
     )
 
 

@@ -1,7 +1,8 @@
 """Power supplies: what the BMC's sensors and the kernel's power_supply class say of them.
 
-A supply's state stands in the text of its status sensor ("Presence detected, Failure detected"); ipmitool's "ok" column
-says nothing for such sensors. IPMI v2.0, table 42-3, sensor type 08h, and table 42-2, event type 0Bh for redundancy.
+A supply's state stands in the text of its status sensor ("Presence detected, Failure detected"), which ipmitool makes
+of the asserted bits and the sensor's SDR; its "ok" column says nothing for such sensors. IPMI v2.0, table 42-3, sensor
+types 08h (power supply) and 09h (power unit), and table 42-2, event types 04h, 07h and 0Bh (redundancy).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from probes.notes import Notes
 ENTITY_POWER_SUPPLY = 10
 POWER_ENTITIES = frozenset({ENTITY_POWER_SUPPLY, 19, 20, 21})
 """Power supply, power unit, power module, power management (IPMI v2.0, table 43-13)."""
+POWER_UNITS = POWER_ENTITIES - {ENTITY_POWER_SUPPLY}
 SENSOR_TYPE_POWER_SUPPLY = 0x08
 INVENTORY_LIMIT_S = 25.0
 
@@ -41,13 +43,30 @@ class Psu:
 
     @property
     def failed(self) -> bool:
-        """Failure, predictive failure or a configuration error."""
-        return bool(re.search(r"failure|config\w* error|fan fault", self.states, re.IGNORECASE))
+        """Failure, predictive failure, a configuration error, or critical by its own word."""
+        return _asserted(self.states, _FAULT)
 
     @property
     def input_lost(self) -> bool:
         """No input power, or input power out of its range."""
-        return bool(re.search(r"(?:AC|DC|input) lost|out-of-range|offline", self.states, re.IGNORECASE))
+        return _asserted(self.states, _INPUT_LOST)
+
+    @property
+    def troubled(self) -> bool:
+        """It asks for attention, and says no more than that."""
+        return _asserted(self.states, _TROUBLE)
+
+
+_FAULT = re.compile(
+    r"failure|config\w* error|fan fault|transition to (?:critical|non-recoverable)|health critical", re.IGNORECASE
+)
+_INPUT_LOST = re.compile(r"(?:AC|DC|input) lost|out-of-range|^offline$", re.IGNORECASE)
+_TROUBLE = re.compile(r"transition to non-critical from ok|health warning|unavailableoffline", re.IGNORECASE)
+
+
+def _asserted(states: str, wanted: re.Pattern[str]) -> bool:
+    """Whether one of the states is meant; "Predictive Failure Deasserted" is the absence of one."""
+    return any(wanted.search(part) and "deasserted" not in part.lower() for part in states.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,17 @@ class Redundancy:
 
     @property
     def full(self) -> bool:
-        return "fully redundant" in self.state.lower()
+        """ "Redundancy Degraded from Fully Redundant" is not."""
+        words = [part for part in self.state.lower().split(", ") if "redundan" in part]
+        return bool(words) and all(part == "fully redundant" for part in words)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFault:
+    """A sensor of the power unit as a whole that asserts a fault, in its own words ("Soft-power control failure")."""
+
+    name: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +97,15 @@ class PsuReading:
 
     supplies: tuple[Psu, ...] = ()
     redundancy: tuple[Redundancy, ...] = ()
+    units: tuple[UnitFault, ...] = ()
 
     @staticmethod
     def of_json(raw: Mapping[str, Any]) -> PsuReading:
         """The inverse of dataclasses.asdict. Raises KeyError or TypeError on anything else."""
         return PsuReading(
-            tuple(Psu(**psu) for psu in raw["supplies"]), tuple(Redundancy(**row) for row in raw["redundancy"])
+            tuple(Psu(**psu) for psu in raw["supplies"]),
+            tuple(Redundancy(**row) for row in raw["redundancy"]),
+            tuple(UnitFault(**row) for row in raw.get("units", ())),
         )
 
 
@@ -105,9 +137,11 @@ _NAME = re.compile(r"^(PSU?|PWS|Power Supply|Pwr Supply)[ _-]?#?(\d+)\b|^(PSU?)(
 _STATUS_NAME = re.compile(r"stat(?:us|e)?$|^(?:PSU?|PWS|Power Supply|Pwr Supply)[ _-]?#?\d+$", re.IGNORECASE)
 _STATES = re.compile(
     r"presence detected|failure|(?:AC|DC|input) lost|out-of-range|config\w* error|supply inactive"
-    r"|device (?:present|absent)",
+    r"|device (?:present|absent)|transition to (?:ok|critical|non-)",
     re.IGNORECASE,
 )
+_UNIT_FAULT = re.compile(r"failure", re.IGNORECASE)
+"""Its other states (power down, AC lost, interlock) cannot be those of a machine that runs: they are of the past."""
 _FIGURE = re.compile(r"(?:^|, )(\d+(?:\.\d+)?) (Watts|Amps)", re.IGNORECASE)
 
 
@@ -116,7 +150,10 @@ def reading_of(rows: Iterable[SensorRow]) -> PsuReading:
     supplies: dict[int, Psu] = {}
     figures: list[tuple[int, SensorRow]] = []
     redundancy: list[Redundancy] = []
+    units: list[UnitFault] = []
     for row in rows:
+        if row.entity in POWER_UNITS and _asserted(row.reading, _UNIT_FAULT):
+            units.append(UnitFault(row.name, row.reading))
         if "redundan" in row.reading.lower():
             redundancy += [Redundancy(row.name, row.reading)] if _is_power(row) else []
             continue
@@ -129,7 +166,7 @@ def reading_of(rows: Iterable[SensorRow]) -> PsuReading:
     for number, row in figures:
         if number in supplies:
             supplies[number] = _with_figure(supplies[number], row)
-    return PsuReading(tuple(supplies[number] for number in sorted(supplies)), tuple(redundancy))
+    return PsuReading(tuple(supplies[number] for number in sorted(supplies)), tuple(redundancy), tuple(units))
 
 
 def supply_name(sensor_name: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ class Request:
     streams: int
     reverse: bool
     """True: the server sends, this host receives."""
+    both: bool = False
+    """True: both send at once; `reverse` is then False."""
     address: str | None = None
     device: str | None = None
     omit: int = 1
@@ -37,7 +41,7 @@ class Request:
 
     @property
     def direction(self) -> str:
-        return "receive" if self.reverse else "send"
+        return "both ways" if self.both else "receive" if self.reverse else "send"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +81,23 @@ class IperfUnreadable(Exception):
 
 
 async def measure(host: Host, request: Request, *, retry_s: float) -> Flow:
-    """Run one test; a server that is busy, away or dies is tried again until `retry_s` have gone by in failures.
+    """Run one test in one direction. Raises as `measure_all`."""
+    (flow,) = (await measure_all(host, [request], retry_s=retry_s)).values()
+    return flow
 
-    Raises IperfUnavailable, IperfNotInstalled, IperfUnreadable, and ToolError when the child crashes or hangs.
+
+async def measure_all(host: Host, requests: Sequence[Request], *, retry_s: float) -> dict[str, Flow]:
+    """Run tests side by side, each in a process and with a server of its own; the flows by direction, as one.
+
+    A server that is busy, away or dies is tried again until `retry_s` have gone by in failures; then all begin anew,
+    for flows that did not run at the same time prove nothing together. Raises IperfUnavailable, IperfNotInstalled,
+    IperfUnreadable, and ToolError when a child crashes or hangs.
     """
     failing_s = 0.0
     while True:
         started = time.monotonic()
         try:
-            return await _once(host, request)
+            return await _all_once(host, requests)
         except IperfUnavailable as problem:
             failing_s += time.monotonic() - started
             if failing_s >= retry_s:
@@ -99,8 +111,37 @@ async def measure(host: Host, request: Request, *, retry_s: float) -> Flow:
         failing_s += pause_s
 
 
-async def _once(host: Host, request: Request) -> Flow:
-    fields = ("host", "port", "seconds", "omit", "streams", "reverse", "address", "device")
+async def _all_once(host: Host, requests: Sequence[Request]) -> dict[str, Flow]:
+    tasks = [asyncio.create_task(_once(host, request)) for request in requests]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        reports = [task.result() for task in done]
+        return {way: together([flows[way] for flows in reports]) for way in reports[0]}
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # retrieved, so that asyncio does not complain of those that failed beside the first
+
+
+def together(flows: Sequence[Flow]) -> Flow:
+    """Flows that ran side by side as one. The CPU of each was its own, so that the busiest tells the limit."""
+    retransmits = [flow.retransmits for flow in flows]
+    return Flow(
+        mbps=sum(flow.mbps for flow in flows),
+        bytes_moved=sum(flow.bytes_moved for flow in flows),
+        retransmits=None if None in retransmits else sum(count or 0 for count in retransmits),
+        packets=sum(flow.packets for flow in flows),
+        own_cpu=max(flow.own_cpu for flow in flows),
+        peer_cpu=max(flow.peer_cpu for flow in flows),
+        version=flows[0].version,
+    )
+
+
+async def _once(host: Host, request: Request) -> dict[str, Flow]:
+    fields = ("host", "port", "seconds", "omit", "streams", "reverse", "both", "address", "device")
     asked = json.dumps({name: getattr(request, name) for name in fields})
     limit_s = request.seconds + request.omit + request.slack_s
     result = await host.tools.run(*PYTHON, asked, timeout_s=limit_s, accept=(0, NO_LIBRARY))
@@ -109,25 +150,30 @@ async def _once(host: Host, request: Request) -> Flow:
         raise IperfNotInstalled(str(answer.get("error")))
     if "error" in answer:
         raise IperfUnavailable(str(answer["error"]).removeprefix("error - "))
-    return flow_of(answer)
+    if request.both:
+        return {"send": flow_of(answer), "receive": flow_of(answer, "_bidir_reverse")}
+    return {request.direction: flow_of(answer)}
 
 
 def _parse(result: ToolResult) -> dict[str, Any]:
     try:
         answer = json.loads(result.stdout)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IperfUnreadable(f"the iperf3 client said {result.stdout[:80]!r} ({result.last_words()})") from None
     if not isinstance(answer, dict):
         raise IperfUnreadable(f"the iperf3 client said {result.stdout[:80]!r}")
     return answer
 
 
-def flow_of(answer: dict[str, Any]) -> Flow:
-    """The figures of a report of iperf3 3.1 and later. Raises IperfUnreadable; a test that moved nothing is one."""
+def flow_of(answer: dict[str, Any], suffix: str = "") -> Flow:
+    """The figures of a report of iperf3 3.1 and later; `suffix` picks the other direction of a test of both.
+
+    Raises IperfUnreadable; a test that moved nothing is one.
+    """
     try:
         report = answer["report"]
         start, end = report["start"], report["end"]
-        sent, received = end["sum_sent"], end["sum_received"]
+        sent, received = end["sum_sent" + suffix], end["sum_received" + suffix]
         mss = int(start.get("tcp_mss") or start.get("tcp_mss_default") or 0)
         flow = Flow(
             mbps=float(received["bits_per_second"]) / 1e6,
@@ -138,8 +184,8 @@ def flow_of(answer: dict[str, Any]) -> Flow:
             peer_cpu=float(end["cpu_utilization_percent"]["remote_total"]),
             version=str(answer.get("version")),
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise IperfUnreadable(f"iperf3's report lacks {problem}") from None
-    if flow.bytes_moved <= 0 or not flow.mbps > 0:
+    if flow.bytes_moved <= 0 or not 0 < flow.mbps < math.inf:
         raise IperfUnreadable("iperf3 reports that nothing was moved")
     return flow

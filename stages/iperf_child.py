@@ -1,6 +1,6 @@
 """Runs one iperf3 client test. Executed as a script by `stages.iperf`, in a process that can be killed; never imported.
 
-    python -I iperf_child.py '{"host", "port", "seconds", "omit", "streams", "reverse", "address", "device"}'
+    python -I iperf_child.py '{"host", "port", "seconds", "omit", "streams", "reverse", "both", "address", "device"}'
 
 Prints one line of JSON: {"report": iperf3's own JSON, "version"} or {"error": text, "version"}.
 Exit code 3: there is no libiperf here.
@@ -31,7 +31,11 @@ def main(argv: list[str]) -> int:
     except (ImportError, OSError) as problem:
         _answer(answer_fd, {"error": f"{problem}", "version": None})
         return NO_LIBRARY
-    _configure(client, request)
+    try:
+        _configure(client, request)
+    except NotImplementedError as problem:
+        _answer(answer_fd, {"error": f"{problem}", "version": client.iperf_version.removeprefix("iperf ")})
+        os._exit(0)
     failed = client.lib.iperf_run_client(client._test)
     text = client.lib.iperf_get_test_json_output_string(client._test)
     report = json.loads(text) if text else {}
@@ -51,6 +55,10 @@ def _configure(client, request) -> None:  # type: ignore[no-untyped-def]  # the 
     client.omit = request["omit"]
     client.num_streams = request["streams"]
     client.reverse = request["reverse"]
+    if request.get("both"):
+        if not hasattr(client.lib, "iperf_set_test_bidirectional"):
+            raise NotImplementedError("this libiperf cannot test both ways at once")
+        _set(client, "iperf_set_test_bidirectional", ctypes.c_int, 1)
     if request.get("address"):
         client.bind_address = request["address"]
     _set(client, "iperf_set_test_connect_timeout", ctypes.c_int, CONNECT_LIMIT_MS)

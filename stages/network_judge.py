@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from probes.links import LinkCounters, LinkOffer, Port
-from stages.iperf import Flow
+from probes.links import Port
+from stages import network_extras
+from stages.network_readings import FlowReading, PortReading, carried
 from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
 
 BUSY_CPU = 95.0
@@ -23,41 +24,10 @@ class Limits:
     errors_per_minute: float
     retransmit_warning: float
     retransmit_failure: float
-
-
-@dataclass(frozen=True, slots=True)
-class FlowReading:
-    """One direction measured: the flow, and what the port's own counter moved meanwhile."""
-
-    flow: Flow
-    streams: int
-    counted_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class PortReading:
-    """All that was read of one port."""
-
-    port: Port
-    needed: bool
-    """It must have a link: the host booted from it, or it is expected to be in use."""
-    offer: LinkOffer | None = None
-    before: LinkCounters | None = None
-    after: LinkCounters | None = None
-    watched_s: float = 0.0
-    flows: Mapping[str, FlowReading] = field(default_factory=dict)
-    """By direction, `send` and `receive`."""
-    problems: tuple[Finding, ...] = ()
-    """What kept something from being read or tested."""
-
-    @property
-    def speed_mbps(self) -> int | None:
-        return (self.offer.speed_mbps if self.offer else None) or self.port.speed_mbps
-
-    @property
-    def coverage(self) -> float:
-        """The part of the two directions that traffic was sent in, over this very port."""
-        return sum(carried(reading) for reading in self.flows.values()) / 2
+    transceiver_alarms_fail: bool = False
+    pauses_per_second: float = 1000.0
+    neighbors: Mapping[str, str] = field(default_factory=dict)
+    """The neighbour that is expected, by MAC address: "SYSTEM" or "SYSTEM/PORT"."""
 
 
 Judged = tuple[list[Finding], list[Measurement]]
@@ -65,10 +35,11 @@ Judged = tuple[list[Finding], list[Measurement]]
 
 def judge_port(reading: PortReading, limits: Limits) -> Judged:
     """Findings and measurements of one port."""
-    findings = [*reading.problems, *_judge_link(reading)]
+    findings = [*reading.problems, *_judge_link(reading), *network_extras.judge(reading, limits)]
     measurements: list[Measurement] = []
     if reading.speed_mbps is not None and reading.port.carrier:
         measurements.append(Measurement("link_speed", reading.port.component, float(reading.speed_mbps), "Mb/s"))
+    measurements += network_extras.measured(reading)
     for part in (_judge_counters(reading, limits), *_judge_flows(reading, limits)):
         findings += part[0]
         measurements += part[1]
@@ -130,23 +101,56 @@ def _judge_counters(reading: PortReading, limits: Limits) -> Judged:
         text = f"{port.name} vanished during the test" if before else f"The counters of {port.name} cannot be read"
         code = ReasonCode.NET_LINK_DOWN if before else ReasonCode.PROBE_ERROR
         return [error(code, port.component, text)], []
-    new = after.errors() - before.errors()
+    gained = _gained(reading)
+    new = sum(gained.values())
     rate = new / (reading.watched_s / 60) if reading.watched_s > 0 else 0.0
     bad = bool(reading.flows) and rate > limits.errors_per_minute
     limit = limits.errors_per_minute if reading.flows else None
     measured = [Measurement("link_errors", port.component, rate, "1/min", limit, None if limit is None else not bad)]
     if new <= 0:
         return [], measured
-    gained = {name: getattr(after, name) - getattr(before, name) for name in ("crc", "frame", "carrier")}
-    gained["link changes"] = after.carrier_changes - before.carrier_changes
     evidence = ", ".join(f"{name} +{count}" for name, count in gained.items() if count)
     text = f"{port.name} counted {new} link errors in {reading.watched_s:.0f} s ({evidence})"
     return [(error if bad else warning)(ReasonCode.NET_ERRORS, port.component, text, evidence)], measured
 
 
+def _gained(reading: PortReading) -> dict[str, int]:
+    """Errors by kind. A driver's own count of damaged frames may go beyond the kernel's, never add to it."""
+    before, after = reading.before, reading.after
+    assert before is not None
+    assert after is not None
+    gained = {name: getattr(after, name) - getattr(before, name) for name in ("crc", "frame", "carrier")}
+    gained["crc"] = max(gained["crc"], network_extras.gained(reading, "crc"))
+    gained["link changes"] = after.carrier_changes - before.carrier_changes
+    gained["uncorrectable FEC blocks"] = network_extras.gained(reading, "fec_uncorrectable")
+    return gained
+
+
 def _judge_flows(reading: PortReading, limits: Limits) -> list[Judged]:
     judged = [_judge_flow(reading, direction, flow, limits) for direction, flow in reading.flows.items()]
-    return [*judged, _judge_retransmits(reading, limits)]
+    at_once = [_judge_at_once(reading, direction, flow, limits) for direction, flow in reading.at_once.items()]
+    return [*judged, *at_once, _at_once_untested(reading), _judge_retransmits(reading, limits)]
+
+
+def _at_once_untested(reading: PortReading) -> Judged:
+    if not reading.at_once_problem:
+        return [], []
+    text = f"{reading.port.name} was not tested both ways at once: {reading.at_once_problem}"
+    return [warning(ReasonCode.IPERF_UNREACHABLE, reading.port.component, text)], []
+
+
+def _judge_at_once(reading: PortReading, direction: str, measured: FlowReading, limits: Limits) -> Judged:
+    """A link that does each way alone and not both is a warning: the fault may be this host's bus or the other end."""
+    port, flow = reading.port, measured.flow
+    limit = _throughput_limit(reading, limits) if carried(measured) and not _cpu_bound(measured) else None
+    ok = None if limit is None else flow.mbps >= limit
+    measurement = Measurement(f"throughput_{direction}_at_once", port.component, flow.mbps, "Mb/s", limit, ok)
+    alone = reading.flows.get(direction)
+    if limit is None or ok or alone is None or alone.flow.mbps < limit:
+        return [], [measurement]
+    verb = "sends" if direction == "send" else "receives"
+    text = f"{port.name} {verb} only {flow.mbps:.0f} Mb/s while it does the other at once; {limit:.0f} Mb/s expected"
+    return [warning(ReasonCode.NET_THROUGHPUT_LOW, port.component, text)], [measurement]
 
 
 def _judge_flow(reading: PortReading, direction: str, measured: FlowReading, limits: Limits) -> Judged:
@@ -178,11 +182,6 @@ def _throughput_limit(reading: PortReading, limits: Limits) -> float | None:
     return limits.throughput_share * min(path, float(reading.speed_mbps))
 
 
-def carried(reading: FlowReading) -> bool:
-    """True when the port's own byte counter saw the flow: with two ports on one network it may take the other."""
-    return reading.counted_bytes is not None and reading.counted_bytes >= 0.9 * reading.flow.bytes_moved
-
-
 def _cpu_bound(reading: FlowReading) -> bool:
     version = tuple(int(part) for part in reading.flow.version.split(".")[:2] if part.isdigit())
     threads = reading.streams if version >= THREADED_SINCE else 1
@@ -201,7 +200,7 @@ def _judge_retransmits(reading: PortReading, limits: Limits) -> Judged:
     if worst <= limits.retransmit_warning:
         return [], measured
     text = f"TCP had to send {100 * worst:.2f} % of the segments over {port.name} again"
-    errors = reading.after.errors() - reading.before.errors() if reading.after and reading.before else 0
+    errors = sum(_gained(reading).values()) if reading.after and reading.before else 0
     if worst > limits.retransmit_failure and errors > 0:
         return [error(ReasonCode.NET_RETRANSMITS, port.component, f"{text}, and its link counted errors")], measured
     return [warning(ReasonCode.NET_RETRANSMITS, port.component, text)], measured

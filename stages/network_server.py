@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from probes import routes
 from probes.routes import Address, Routing
 from probes.tools import ToolError
-from stages.outcome import Finding, ReasonCode, Severity
+from stages.network_readings import ServerMissing
+from stages.outcome import ReasonCode
 from stages.runner import tool_finding
 from stages.stage import IperfPeer, StageContext
 
@@ -24,16 +25,17 @@ class Server:
     """An iperf3 server on another host, and the routes by which it may be reached."""
 
     address: Address
-    port: int
+    ports: tuple[int, ...]
+    """One for each iperf3 process that may test against it at the same time."""
     routing: Routing
 
 
 class NoServer(Exception):
-    """Throughput cannot be tested at all. `finding` says why; its component is "network"."""
+    """Throughput cannot be tested at all; `reading` says why."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
+    def __init__(self, reading: ServerMissing) -> None:
+        super().__init__(reading.message)
+        self.reading = reading
 
 
 @contextlib.asynccontextmanager
@@ -60,40 +62,35 @@ async def end(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])  # unlike awaiting the task itself, this never swallows a cancel of ours
 
 
-async def find(context: StageContext, peer: IperfPeer | None, required: bool | None) -> Server:
-    """The server to test against. Raises NoServer.
-
-    `required` None: the throughput is required unless the server is on this very host, where it can't be tested.
-    """
+async def find(context: StageContext, peer: IperfPeer | None) -> Server:
+    """The server to test against. Raises NoServer."""
     name = peer.host if peer is not None else context.facts.orchestrator_host
     if name is None:
-        raise NoServer(_not_tested("there is no orchestrator to send traffic to", required))
+        raise NoServer(_not_tested("there is no orchestrator to send traffic to"))
     try:
         routing = await routes.read_routing(context.host)
         address = await _resolve(name)
     except ToolError as problem:
-        raise NoServer(tool_finding(problem, "network")) from problem
+        finding = tool_finding(problem, "network")
+        raise NoServer(ServerMissing(finding.reason_code, finding.message, finding.evidence, ours=True)) from problem
     except routes.UnreadableRoutes as problem:
         text = f"The routes of this host cannot be read: {problem}"
-        raise NoServer(Finding(ReasonCode.OUTPUT_UNREADABLE, Severity.ERROR, "network", text)) from problem
+        raise NoServer(ServerMissing(ReasonCode.OUTPUT_UNREADABLE, text, ours=True)) from problem
     except OSError as problem:
-        raise NoServer(unreachable("network", f"{name}: {problem.strerror or problem}", required)) from problem
+        raise NoServer(_away(f"{name}: {problem.strerror or problem}")) from problem
     if routing.is_own(address):
-        raise NoServer(_not_tested("the orchestrator is on this very host", required or False))
+        raise NoServer(_not_tested("the orchestrator is on this very host", own_host=True))
     if peer is None:
-        raise NoServer(unreachable("network", "the orchestrator has no iperf3 server", required))
-    return Server(address, peer.port, routing)
+        raise NoServer(_away("the orchestrator has no iperf3 server"))
+    return Server(address, (peer.port, *peer.more_ports), routing)
 
 
-def unreachable(component: str, why: str, required: bool | None) -> Finding:
-    """The finding for a server that is away."""
-    severity = Severity.WARNING if required is False else Severity.ERROR
-    return Finding(ReasonCode.IPERF_UNREACHABLE, severity, component, f"Throughput not tested: {why}")
+def _away(why: str) -> ServerMissing:
+    return ServerMissing(ReasonCode.IPERF_UNREACHABLE, f"Throughput not tested: {why}")
 
 
-def _not_tested(why: str, required: bool | None) -> Finding:
-    severity = Severity.WARNING if required is False else Severity.ERROR
-    return Finding(ReasonCode.NET_THROUGHPUT_NOT_TESTED, severity, "network", f"Throughput not tested: {why}")
+def _not_tested(why: str, *, own_host: bool = False) -> ServerMissing:
+    return ServerMissing(ReasonCode.NET_THROUGHPUT_NOT_TESTED, f"Throughput not tested: {why}", own_host=own_host)
 
 
 async def _resolve(name: str) -> Address:

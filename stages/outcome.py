@@ -89,6 +89,12 @@ class ReasonCode(StrEnum):
     NET_THROUGHPUT_NOT_TESTED = "net_throughput_not_tested"
     NET_RETRANSMITS = "net_retransmits"
     IPERF_UNREACHABLE = "iperf_unreachable"
+    NET_TRANSCEIVER = "net_transceiver"
+    NET_PAUSE_STORM = "net_pause_storm"
+    NET_NEIGHBOR = "net_neighbor"
+    NET_NEIGHBOR_UNSEEN = "net_neighbor_unseen"
+    NET_ADDRESS_DUPLICATE = "net_address_duplicate"
+    NET_MTU_BLACK_HOLE = "net_mtu_black_hole"
     # GPU
     GPU_MISSING = "gpu_missing"
     GPU_DRIVER_MISSING = "gpu_driver_missing"
@@ -145,6 +151,7 @@ INCONCLUSIVE: frozenset[ReasonCode] = frozenset(
         ReasonCode.DISK_NOT_TESTED,
         ReasonCode.NET_THROUGHPUT_NOT_TESTED,
         ReasonCode.IPERF_UNREACHABLE,
+        ReasonCode.NET_NEIGHBOR_UNSEEN,
         ReasonCode.GPU_DRIVER_MISSING,
         ReasonCode.GPU_NOT_LOADED,
         ReasonCode.BMC_UNREADABLE,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class PsuSamples:
     failures: list[str] = field(default_factory=list)
     events_before: list[SelEntry] | None = None
     """None: it could not be read (or there is no BMC)."""
+    events_new: list[SelEntry] = field(default_factory=list)
+    """What it gained since, as far as that was read."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -46,6 +49,7 @@ class PsuSamples:
                 readings=[PsuReading.of_json(reading) for reading in raw["readings"]],
                 failures=[str(failure) for failure in raw["failures"]],
                 events_before=None if before is None else [SelEntry(**entry) for entry in before],
+                events_new=[SelEntry(**entry) for entry in raw.get("events_new", ())],
             )
         except (KeyError, TypeError, AttributeError) as problem:
             raise ValueError(f"not a file of power supply samples: {problem!r}") from problem
@@ -96,6 +100,15 @@ def write(context: StageContext, samples: PsuSamples) -> None:
         (context.evidence / FILE_NAME).write_text(samples.to_json() + "\n")
     except OSError as problem:
         context.warn(f"{FILE_NAME} could not be written: {problem}")
+
+
+def joined(parts: Sequence[PsuSamples]) -> PsuSamples:
+    """The samples of several stages as one, in their order; events count from before the first of them."""
+    return PsuSamples(
+        readings=[reading for part in parts for reading in part.readings],
+        failures=[failure for part in parts for failure in part.failures],
+        events_before=parts[0].events_before,
+    )
 
 
 def earlier(folder: Path | None) -> PsuSamples | None:

@@ -151,6 +151,42 @@ TEXTS: Mapping[Code, tuple[str, str, str, str]] = {
         "Start it or open the port, then retry the stage.",
         SOFTWARE,
     ),
+    Code.NET_TRANSCEIVER: (
+        "A transceiver reports light, current, voltage or heat out of the limits that its maker set.",
+        "Dirty or bent fibre, a wrong or ageing transceiver, or too little cooling.",
+        "Clean the optics and look at the fibre; then replace the transceiver.",
+        NETWORK,
+    ),
+    Code.NET_PAUSE_STORM: (
+        "A network port was told to pause, or told its switch to, so often that the link stands still.",
+        "A congested switch, or a NIC that cannot take what arrives.",
+        "Look at the switch port's counters and at the flow control settings of both ends.",
+        NETWORK,
+    ),
+    Code.NET_NEIGHBOR: (
+        "A network port is cabled to another switch or switch port than expected.",
+        "Cables are swapped, or the cabling plan is out of date.",
+        "Compare the neighbour that is named with the cabling plan, and move the cable.",
+        NETWORK,
+    ),
+    Code.NET_NEIGHBOR_UNSEEN: (
+        "A neighbour is expected at a network port, and none announced itself there.",
+        "LLDP is switched off at the switch, or the NIC's firmware keeps the frames to itself.",
+        "Switch LLDP on at the switch port, or switch off the LLDP agent in the NIC's firmware.",
+        NETWORK,
+    ),
+    Code.NET_ADDRESS_DUPLICATE: (
+        "Another device has the same MAC or IP address.",
+        "A cloned configuration, or a NIC with the address of another.",
+        "Find the other device by the address that is named, and give one of them its own.",
+        NETWORK,
+    ),
+    Code.NET_MTU_BLACK_HOLE: (
+        "Full-size packets get lost on the way to the orchestrator, without a word of it.",
+        "The MTU here is larger than a switch or tunnel on the way carries.",
+        "Set one MTU along the whole path.",
+        NETWORK,
+    ),
     Code.GPU_MISSING: (
         "A GPU that should be here was not found or does not answer.",
         "The card has no power, is not seated, or fell off the bus.",

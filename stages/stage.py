@@ -47,6 +47,8 @@ class IperfPeer:
 
     host: str
     port: int
+    more_ports: tuple[int, ...] = ()
+    """Further servers on that host, lent as well, for ports faster than one iperf3 process."""
 
 
 class IperfLender(Protocol):

@@ -92,11 +92,87 @@ def test_a_supply_whose_sensor_is_silent_is_absent() -> None:
         ("AC lost or out-of-range", False, True),
         ("AC out-of-range, but present", False, True),
         ("Presence detected, Power Supply Inactive", False, False),
+        ("Presence detected, Failure detected", True, False),
+        ("Config Error: Vendor Mismatch", True, False),
+        ("Presence detected, Power Supply AC lost, Predictive failure", True, True),
+        # Generic event types 04h and 07h in place of the sensor's own offsets.
+        ("Predictive Failure Deasserted", False, False),
+        ("Predictive Failure Asserted", True, False),
+        ("Transition to OK", False, False),
+        ("Transition to Critical from less severe", True, False),
+        ("Transition to Non-recoverable from less severe", True, False),
+        ("Transition to Non-Critical from OK", False, False),
     ],
 )
 def test_states(states: str, failed: bool, lost: bool) -> None:
     psu = Psu("PSU1", True, states)
     assert (psu.failed, psu.input_lost) == (failed, lost)
+
+
+def test_a_supply_that_is_only_uneasy_is_troubled() -> None:
+    assert Psu("PSU1", True, "Transition to Non-Critical from OK").troubled
+    assert not Psu("PSU1", True, "Presence detected").troubled
+
+
+# IPMI v2.0, table 42-2, event type 0Bh, in ipmitool's words.
+REDUNDANCY = {
+    "Fully Redundant": True,
+    "0 percent, Fully Redundant": True,
+    "Redundancy Lost": False,
+    "Redundancy Degraded": False,
+    "Non-Redundant: Sufficient from Redundant": False,
+    "Non-Redundant: Sufficient from Insufficient": False,
+    "Non-Redundant: Insufficient Resources": False,
+    "Redundancy Degraded from Fully Redundant": False,
+    "Redundancy Degraded from Non-Redundant": False,
+    "Fully Redundant, Redundancy Degraded": False,
+}
+
+
+@pytest.mark.parametrize(("state", "full"), REDUNDANCY.items())
+def test_redundancy(state: str, full: bool) -> None:
+    (row,) = psus.reading_of([SensorRow("PS Redundancy", "ok", 7, 1, state)]).redundancy
+    assert row.full is full
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"),
+    [
+        ("", False),
+        ("Power off/down", False),
+        ("Failure detected", True),
+        ("Predictive failure", True),
+        ("Soft-power control failure", True),
+        ("AC lost", False),
+        ("240VA power down", False),
+        ("Interlock power down", False),
+    ],
+)
+def test_the_power_unit_as_a_whole(state: str, fault: bool) -> None:
+    """Sensor type 09h, which names no single supply."""
+    reading = psus.reading_of([SensorRow("Pwr Unit Status", "ok", 21, 1, state)])
+    assert bool(reading.units) is fault
+    assert reading.supplies == ()
+
+
+FRUS = """FRU Device Description : Builtin FRU Device (ID 0)
+ Board Serial          : MB-1
+ Product Serial        : BOX-1
+
+FRU Device Description : PSU1 FRU (ID 3)
+ Product Serial        : AB:12
+
+FRU Device Description : Pwr Supply 2 FRU (ID 4)
+ Board Serial          : CD34
+FRU Device Description : PSU3 (ID 5)
+ Device not present (Requested sensor, data, or record not found)
+"""
+
+
+def test_serial_numbers_of_parts() -> None:
+    found = ipmi.fru_serials(FRUS)
+    assert found == {"Builtin FRU Device": "BOX-1", "PSU1 FRU": "AB:12", "Pwr Supply 2 FRU": "CD34"}
+    assert ipmi.fru_serials("garbage\n:::\n") == {}
 
 
 def test_a_reading_survives_json() -> None:

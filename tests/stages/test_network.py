@@ -21,15 +21,16 @@ from stages import iperf, network, network_server
 from stages.iperf import IperfUnavailable, Request
 from stages.network import Options
 from stages.options import parse_options
-from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict
+from stages.outcome import Outcome, ReasonCode, Severity, Verdict
 from stages.stage import IperfPeer, RunFacts
+from tests.support import round_trip
 from tests.support.namespaces import HOST_ADDRESS, PORT, SERVER_ADDRESS, InNamespace, Wire, free_port, sh
 from tests.support.stage_context import Remembering, stage_context
 from tests.support.stand_ins import StandIns
 
 PEER = IperfPeer(SERVER_ADDRESS, PORT)
 FACTS = RunFacts(orchestrator_host=SERVER_ADDRESS)
-SHORT: dict[str, Any] = {"duration_s": 1.0, "warm_up_s": 0.0, "retry_s": 0.5}
+SHORT: dict[str, Any] = {"duration_s": 1.0, "warm_up_s": 0.0, "retry_s": 0.5, "both_at_once": False}
 ETHTOOL_100 = """Settings for p0:
     Supported link modes:   100baseT/Full
                             1000baseT/Full
@@ -64,7 +65,7 @@ async def vet(
 ) -> tuple[Outcome, Remembering]:
     context, listener = stage_context(folder / "evidence", host, facts=facts, peer=peer)
     options = parse_options(network.Options, "Network", {**SHORT, **parameters})
-    return await network.STAGE.run(context, options), listener
+    return round_trip.judged(network.STAGE, await network.STAGE.run(context, options), options), listener
 
 
 def codes(outcome: Outcome) -> list[tuple[ReasonCode, Severity]]:
@@ -82,13 +83,15 @@ async def test_a_sound_cable_passes(wire: Wire, tmp_path: Path, stand_ins: Stand
     physical(stand_ins)
     wire.limit(98)
     host = wire.host(tmp_path / "host", stand_ins.tools(), driver="ixgbe")
-    outcome, listener = await vet(host, tmp_path, duration_s=2.0, retransmit_warning=1.0)
+    outcome, listener = await vet(host, tmp_path, duration_s=2.0, retransmit_warning=1.0, both_at_once=True)
     assert outcome.verdict is Verdict.PASS, outcome.findings
     assert outcome.findings == ()
     component = f"nic:{wire.mac()}"
     assert outcome.coverage == {component: 1.0}
     assert 80 <= value(outcome, "throughput_send") <= 100
     assert 80 <= value(outcome, "throughput_receive") <= 100
+    assert 80 <= value(outcome, "throughput_send_at_once") <= 100
+    assert 80 <= value(outcome, "throughput_receive_at_once") <= 100
     assert value(outcome, "link_speed") == 100
     assert outcome.tool_versions["libiperf"].startswith("3.")
     live = [sample for sample in listener.samples if sample[0] == "throughput"]
@@ -130,7 +133,7 @@ async def test_lost_packets_show_as_retransmits(wire: Wire, tmp_path: Path, stan
     outcome, _ = await vet(host, tmp_path)
     assert (ReasonCode.NET_RETRANSMITS, Severity.WARNING) in codes(outcome)
     assert outcome.verdict is Verdict.PASS
-    assert value(outcome, "retransmits_send") > 0.5
+    assert value(outcome, "retransmits_send") > 0.1
 
 
 @pytest.mark.slow
@@ -380,15 +383,10 @@ def test_recorded_report() -> None:
 
 def test_streams_grow_with_the_speed() -> None:
     speeds = [None, 100, 10_000, 25_000, 100_000, 800_000]
-    assert [network.streams_for(speed) for speed in speeds] == [1, 1, 1, 3, 10, 16]
+    assert [network.streams_for(speed) for speed in speeds] == [1, 1, 1, 3, 10, 40]
 
 
 def test_options_say_what_is_wrong() -> None:
     assert Options().duration_s == 10.0
-    assert network.planned_s(Options(duration_s=5.0)) == 16.0
-
-
-def test_finding_kinds_are_inconclusive() -> None:
-    finding = network_server.unreachable("nic:x", "why", None)
-    assert isinstance(finding, Finding)
-    assert Outcome("x", (finding,)).verdict is Verdict.UNKNOWN
+    assert network.planned_s(Options(duration_s=5.0)) == 24.0
+    assert network.planned_s(Options(duration_s=5.0, both_at_once=False)) == 16.0

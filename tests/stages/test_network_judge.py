@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from probes.links import LinkCounters, Port, parse_offer
+from stages import network
 from stages.iperf import Flow
-from stages.network import Options, judge
-from stages.network_judge import FlowReading, PortReading
+from stages.network import Options
+from stages.network_readings import FlowReading, NetworkReadings, PortReading
 from stages.outcome import Outcome, ReasonCode, Severity, Verdict
+from tests.support import round_trip
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures" / "tools" / "ethtool"
 GB = 10**9
@@ -49,7 +51,7 @@ def offered(name: str) -> PortReading:
 
 
 def judged(reading: PortReading, options: Options | None = None) -> Outcome:
-    return judge([reading], [], options or Options())
+    return round_trip.judged(network.STAGE, NetworkReadings((reading,)), options or Options())
 
 
 def codes(outcome: Outcome) -> list[tuple[ReasonCode, Severity]]:

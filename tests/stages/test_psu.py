@@ -10,13 +10,15 @@ import pytest
 from probes import ipmi, psus
 from probes.host import Host
 from probes.ipmi import SelEntry
-from probes.psus import Psu, PsuReading, Redundancy
+from probes.psus import Psu, PsuReading, Redundancy, UnitFault
 from stages import psu, psu_samples
 from stages.outcome import Outcome, ReasonCode, Severity, Verdict
-from stages.psu import Options, judge
+from stages.psu import Options
+from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from stages.runner import StageRun
 from stages.stage import RunFacts
+from tests.support import round_trip
 from tests.support.recordings import text
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -25,6 +27,16 @@ from tests.support.stand_ins import StandIns
 def samples(*cases: str) -> PsuSamples:
     tables = (text("ipmitool", f"{case}-sdr.out") for case in cases)
     return PsuSamples([psus.reading_of(ipmi.rows(table)) for table in tables])
+
+
+def judge(samples: PsuSamples, events: list[SelEntry], options: Options) -> Outcome:
+    readings = PsuReadings(
+        has_sensors=True,
+        samples=tuple(samples.readings),
+        failures=tuple(samples.failures),
+        new_events=tuple(events),
+    )
+    return round_trip.judged(psu.STAGE, readings, options)
 
 
 def errors(outcome: Outcome) -> list[tuple[ReasonCode, str]]:
@@ -92,6 +104,9 @@ def test_redundancy_may_be_switched_off_and_may_be_demanded() -> None:
         ("Power Supply PSU Redundancy | Fully Redundant | Asserted", False),
         ("Power Supply PSU2 Status | Power Supply AC lost | Deasserted", False),
         ("Temperature CPU0 Temp | Upper Critical going high | Asserted", False),
+        ("Power Supply PSU Redundancy | Redundancy Degraded from Fully Redundant | Asserted", True),
+        ("Power Supply PSU2 Status | Power Supply Inactive | Asserted", False),
+        ("Power Unit Pwr Unit Status | Soft-power control failure | Asserted", True),
     ],
 )
 def test_new_events(entry: str, bad: bool) -> None:
@@ -134,6 +149,25 @@ def test_the_only_supply_of_a_running_machine_is_not_off() -> None:
     assert judge(PsuSamples([PsuReading((dead_entry, other))]), [], Options()).verdict is Verdict.FAIL
 
 
+def test_a_fault_of_the_power_unit_fails() -> None:
+    unit = PsuReading((Psu("PSU1", True),), units=(UnitFault("Pwr Unit Status", "Failure detected"),))
+    outcome = judge(PsuSamples([unit]), [], Options())
+    assert errors(outcome) == [(ReasonCode.PSU_FAILED, "psu:Pwr Unit Status")]
+
+
+def test_a_supply_whose_sensor_goes_away_fails() -> None:
+    both, one = (Psu("PSU1", True), Psu("PSU2", True)), (Psu("PSU1", True),)
+    outcome = judge(PsuSamples([PsuReading(both), PsuReading(one)]), [], Options())
+    assert errors(outcome) == [(ReasonCode.PSU_ABSENT, "psu:PSU2")]
+
+
+def test_a_supply_is_named_with_its_serial() -> None:
+    failed = psus.reading_of(ipmi.rows(text("ipmitool", "sim-failed-sdr.out")))
+    readings = PsuReadings(has_sensors=True, samples=(failed,), serials={"PSU2 FRU": "XY99", "Builtin FRU Device": "B"})
+    outcome = round_trip.judged(psu.STAGE, readings, Options())
+    assert outcome.message.startswith("Power supply PSU2 (serial XY99) reports a fault")
+
+
 # --- whole runs ------------------------------------------------------------------------------------------------------
 
 SOUND = text("ipmitool", "sim-sound-sdr.out")
@@ -165,7 +199,8 @@ def machine(tmp_path: Path, only_stand_ins: StandIns) -> Host:
 
 async def outcome_of(tmp_path: Path, machine: Host, facts: RunFacts | None = None, **options: object) -> Outcome:
     context, _ = stage_context(tmp_path / "evidence", machine, facts=facts)
-    return await psu.STAGE.run(context, Options(**options))  # type: ignore[arg-type]
+    asked = Options(**options)  # type: ignore[arg-type]
+    return round_trip.judged(psu.STAGE, await psu.STAGE.run(context, asked), asked)
 
 
 async def test_a_sound_machine_under_its_own_load(tmp_path: Path, machine: Host, only_stand_ins: StandIns) -> None:
@@ -197,6 +232,16 @@ async def test_a_bmc_that_cannot_be_read(tmp_path: Path, machine: Host, only_sta
     assert ReasonCode.BMC_UNREADABLE in {code for code, _ in errors(outcome)}
 
 
+async def test_an_ipmitool_that_hangs_is_killed(
+    tmp_path: Path, machine: Host, only_stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipmi, "SENSORS_LIMIT_S", 0.5)
+    only_stand_ins.python("ipmitool", "import time; time.sleep(600)\n")
+    outcome = await outcome_of(tmp_path, machine, duration_s=1.0)
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert "did not answer" in outcome.message
+
+
 async def test_a_missing_ipmitool(tmp_path: Path, machine: Host) -> None:
     outcome = await outcome_of(tmp_path, machine, duration_s=1.0)
     assert [code for code, _ in errors(outcome)] == [ReasonCode.TOOL_MISSING]
@@ -213,14 +258,17 @@ async def test_supplies_without_load_are_not_tested(
     assert errors(outcome) == [(ReasonCode.TOOL_FAILED, "psu")]
 
 
-async def test_the_samples_of_cpu_stress_are_judged(tmp_path: Path, machine: Host, only_stand_ins: StandIns) -> None:
+@pytest.mark.parametrize("stage", ["CPUStress", "GPU"])
+async def test_the_samples_of_loading_stages_are_judged(
+    tmp_path: Path, machine: Host, only_stand_ins: StandIns, stage: str
+) -> None:
     bmc(only_stand_ins, SOUND)
     earlier = samples("sim-aclost")
     earlier.events_before = []
     folder = tmp_path / "cpu-evidence"
     folder.mkdir()
     (folder / psu_samples.FILE_NAME).write_text(earlier.to_json())
-    facts = RunFacts(earlier_evidence={"CPUStress": folder})
+    facts = RunFacts(earlier_evidence={stage: folder})
     outcome = await outcome_of(tmp_path, machine, facts, duration_s=0.0)
     assert (ReasonCode.PSU_INPUT_LOST, "psu:PSU2") in errors(outcome)
     assert only_stand_ins.calls("stress-ng") == []

@@ -6,12 +6,13 @@ seen through the root of a process that sleeps there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -134,14 +135,43 @@ class Wire:
         self._processes.append(process)
         return process
 
-    def serve(self) -> subprocess.Popen[bytes]:
+    def serve(self, port: int = PORT) -> subprocess.Popen[bytes]:
         """A real iperf3 server on the far side."""
-        server = self.start(self.far, "iperf3", "-s", "-p", str(PORT))
+        server = self.start(self.far, "iperf3", "-s", "-p", str(port))
         deadline = time.monotonic() + 10
-        while f":{PORT}" not in sh("ip", "netns", "exec", self.far, "ss", "-Hltn"):
+        while f":{port}" not in sh("ip", "netns", "exec", self.far, "ss", "-Hltn"):
             assert time.monotonic() < deadline, "the iperf3 server did not start"
             time.sleep(0.05)
         return server
+
+    @contextlib.contextmanager
+    def peers(self) -> Iterator[None]:
+        """What is started inside is ended with the block."""
+        before = len(self._processes)
+        try:
+            yield
+        finally:
+            for process in self._processes[before:]:
+                process.kill()
+                process.wait()
+
+    def speak(self, frame: bytes) -> None:
+        """The far side sends this frame over and over."""
+        code = "import socket, sys, time\nwire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n"
+        code += "wire.bind(('p0', 0))\nwhile True:\n    wire.send(bytes.fromhex(sys.argv[1]))\n    time.sleep(0.1)\n"
+        self.start(self.far, "python3", "-c", code, frame.hex())
+
+    def play(self, code: str) -> subprocess.Popen[bytes]:
+        """A Python program on the far side that listens on the iperf3 port; `connection` is what was accepted."""
+        head = f"import socket, time\nserver = socket.create_server(('', {PORT}))\nwhile True:\n"
+        head += "    connection = server.accept()[0]\n"
+        body = "".join(f"    {line}\n" for line in code.splitlines())
+        peer = self.start(self.far, "python3", "-c", head + body)
+        deadline = time.monotonic() + 10
+        while f":{PORT}" not in sh("ip", "netns", "exec", self.far, "ss", "-Hltn"):
+            assert time.monotonic() < deadline, "the peer did not start"
+            time.sleep(0.05)
+        return peer
 
     def limit(self, mbit: int) -> None:
         """The cable carries no more than this, both ways."""
