@@ -89,7 +89,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:0", help="port 0: any free one, printed")
     parser.add_argument("--url", help="base URL that hosts are told, when it is not the address listened on")
-    parser.add_argument("--iperf-port", type=int, default=0, help="for the iperf3 server (default: any free one)")
+    parser.add_argument("--iperf-port", type=int, default=0, help="for the first iperf3 server (default: any free one)")
+    parser.add_argument(
+        "--iperf-servers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="lent together to one host: one for every 25 Gb/s of its fastest port (default: 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from orchestrator.clock import later, now_text, seconds_between
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
-from orchestrator.iperf import IperfServer
+from orchestrator.iperf import IperfServers
 from orchestrator.run_record import RELEASED, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
@@ -59,7 +59,7 @@ class Caller:
 class AgentService:
     store: Store
     evidence: EvidenceFolder
-    iperf: IperfServer | None = None
+    iperf: IperfServers | None = None
     slots: SlotQueue = field(default_factory=SlotQueue)
     heard_at: dict[int, float] = field(default_factory=dict)
     """When each run's host last called, by the monotonic clock."""
@@ -195,6 +195,7 @@ class AgentService:
         return IperfSlotReply(
             granted=answer.granted,
             port=self.iperf.port if answer.granted else None,
+            more_ports=list(self.iperf.ports[1:]) if answer.granted else [],
             retry_after_s=RETRY_AFTER_S,
             lease_s=LEASE_S,
             ahead=answer.ahead,

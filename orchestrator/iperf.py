@@ -1,4 +1,4 @@
-"""The iperf3 server that hosts measure their network against: started on a free port, and again when it dies."""
+"""The iperf3 servers that hosts measure their network against: started on free ports, and again when they die."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ class IperfServer:
     async def run(self) -> None:
         """Until cancelled."""
         if self.port is None:
-            log.warning("iperf3 is not installed: hosts will not be able to measure their network's throughput")
             return
         early_ends = 0
         while True:
@@ -70,6 +69,38 @@ class IperfServer:
             finally:
                 self._process = None
         log.warning("iperf3 ended and is started again")
+
+
+class IperfServers:
+    """Several of them, lent together to one host: before version 3.16 one iperf3 is one thread, and a fast port needs
+    more than that. The first is the one that claims name."""
+
+    def __init__(self, tools: Tools, count: int = 1, wanted_port: int = 0) -> None:
+        self._servers = [IperfServer(tools, wanted_port if number == 0 else 0) for number in range(max(1, count))]
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports; none on a machine without iperf3."""
+        return tuple(server.port for server in self._servers if server.port is not None)
+
+    @property
+    def port(self) -> int | None:
+        """The first port."""
+        return self._servers[0].port
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self.port is None:
+            log.warning("iperf3 is not installed: hosts will not be able to measure their network's throughput")
+            return
+        async with asyncio.TaskGroup() as group:
+            for server in self._servers:
+                group.create_task(server.run())
+
+    def restart(self) -> None:
+        """End what they are doing: the host they served has gone away without a word."""
+        for server in self._servers:
+            server.restart()
 
 
 async def _drop(stream: asyncio.StreamReader) -> None:

@@ -18,6 +18,7 @@ from orchestrator.schema import SchemaTooNew
 from orchestrator.server import CannotServe, ServeOptions, running
 
 log = logging.getLogger("orchestrator")
+MOST_IPERF_SERVERS = 64
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -28,7 +29,11 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError:
         complain(f"--listen must be HOST:PORT, not {arguments.listen!r}")
         return 2
-    options = ServeOptions(Path(arguments.data), host, port, arguments.url, arguments.iperf_port)
+    if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
+        complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
+        return 2
+    iperf = {"iperf_port": arguments.iperf_port, "iperf_servers": arguments.iperf_servers}
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, **iperf)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:

@@ -24,7 +24,7 @@ from starlette.applications import Starlette
 from orchestrator.agent_app import agent_app
 from orchestrator.agent_service import AgentService
 from orchestrator.evidence import EvidenceFolder
-from orchestrator.iperf import IperfServer
+from orchestrator.iperf import IperfServers
 from orchestrator.operator_app import OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.sqlite_store import SqliteStore
@@ -55,6 +55,7 @@ class ServeOptions:
     port: int = 0
     url: str | None = None
     iperf_port: int = 0
+    iperf_servers: int = 1
 
 
 class _Server(uvicorn.Server):
@@ -75,7 +76,7 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         unix = stack.enter_context(_unix_socket(options.data))
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
-        iperf = IperfServer(Tools.of_environment(REAL_PROC), options.iperf_port)
+        iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
         service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf)
         url = options.url or f"https://{_reachable(tcp)}"
         operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -45,17 +45,18 @@ class Lender:
             granted = await self._acquire(slot_id)
             if granted is not None:
                 renewal = asyncio.create_task(self._renew(slot_id, granted.lease_s))
-            yield self._peer(granted.port if granted else self.claim.iperf_port)
+            yield self._peer(granted.port, granted.more_ports) if granted else self._peer(self.claim.iperf_port)
         finally:
             if renewal is not None:
                 renewal.cancel()
                 await asyncio.wait({renewal})
             await self._release(slot_id)
 
-    def _peer(self, port: int | None) -> IperfPeer | None:
+    def _peer(self, port: int | None, more: Sequence[int] = ()) -> IperfPeer | None:
         if not port or not 0 < port < 65536:
             return None
-        return IperfPeer(self.claim.iperf_host or self.orchestrator_host, port)
+        others = tuple(dict.fromkeys(one for one in more if 0 < one < 65536 and one != port))
+        return IperfPeer(self.claim.iperf_host or self.orchestrator_host, port, others)
 
     async def _acquire(self, slot_id: str) -> IperfSlotReply | None:
         """Wait in the queue; None when the orchestrator does not take the request."""

@@ -194,6 +194,8 @@ class IperfSlotRequest(Message, frozen=True, kw_only=True):
 class IperfSlotReply(Message, frozen=True, kw_only=True):
     granted: bool
     port: int | None = None
+    more_ports: list[int] = []
+    """Further servers that this host has to itself as well."""
     retry_after_s: float = 2.0
     lease_s: float = 60.0
     ahead: int = 0

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,32 @@ FAST = {"heartbeat_s": 0.1, "sensor_s": 0.1, "log_s": 0.1}
 class Served:
     """`python -m orchestrator serve` over a data folder. `seen` gets every request and reply of agents."""
 
-    def __init__(self, data: Path, listen: str = "127.0.0.1:0", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        listen: str = "127.0.0.1:0",
+        environment: dict[str, str] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
         self._errors = (data.parent / f"{data.name}.stderr").open("ab")
-        argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(data), "--listen", listen, "--json"]
+        argv = [
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "serve",
+            "--data",
+            str(data),
+            "--listen",
+            listen,
+            "--json",
+            *arguments,
+        ]
         env = {**os.environ, **(environment or {})}
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=self._errors, env=env)
+        self.process = subprocess.Popen(
+            [*argv, "--json", *arguments], stdout=subprocess.PIPE, stderr=self._errors, env=env
+        )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.stderr()

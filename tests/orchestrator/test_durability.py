@@ -145,6 +145,17 @@ def _iperf_of(served: Served) -> psutil.Process:
     raise AssertionError("no iperf3 was started")
 
 
+def test_several_iperf3_servers_are_lent_together(start: Start) -> None:
+    served = start(arguments=("--iperf-servers", "3"))
+    agent = served.create()
+    agent.claim()
+    reply = agent.call("iperf_slot", {"action": "acquire", "slot_id": str(uuid.uuid4())})
+    ports = [reply["port"], *reply["more_ports"]]
+    assert len(set(ports)) == 3
+    for port in ports:
+        _measure(port)
+
+
 def test_an_iperf3_that_dies_is_started_again_and_never_outlives_a_killed_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as served:
         assert served.info["iperf_port"] is not None, "iperf3 is not installed: make setup-test"

@@ -174,14 +174,14 @@ class SlotServer(FakeOrchestrator):
         if self.refusals:
             self.refusals -= 1
             return {"granted": False, "retry_after_s": 0.0, "ahead": self.refusals + 1}
-        return {"granted": True, "port": 5300, "lease_s": 0.6}
+        return {"granted": True, "port": 5300, "more_ports": [5301, 5300, 0, 5301], "lease_s": 0.6}
 
 
 async def test_a_slot_is_queued_for_kept_and_given_back() -> None:
     server = SlotServer()
     async with client_on(server) as client:
         async with lender(client, features=["iperf_slot"]).lease() as peer:
-            assert peer == IperfPeer("orc.example", 5300)
+            assert peer == IperfPeer("orc.example", 5300, (5301,))
             await asyncio.sleep(0.7)
         bodies = [call.body for call in server.of("iperf_slot")]
     assert len({body["slot_id"] for body in bodies}) == 1
