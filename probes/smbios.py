@@ -6,7 +6,7 @@ Source: dmidecode(8), and the SMBIOS reference specification (DSP0134) for what 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from probes.host import Host
@@ -15,6 +15,9 @@ PROCESSOR = 4
 MEMORY_ARRAY = 16
 MEMORY_DEVICE = 17
 WANTED = (PROCESSOR, MEMORY_ARRAY, MEMORY_DEVICE)
+DEVICE_ADDRESS = 20
+MAPPED = (MEMORY_DEVICE, DEVICE_ADDRESS)
+"""What tells which module an address lies on: modules, and "Memory Device Mapped Address"."""
 TIME_LIMIT_S = 10.0
 
 _HANDLE = re.compile(r"^Handle 0x([0-9A-Fa-f]+), DMI type (\d+), \d+ bytes")
@@ -64,10 +67,10 @@ def present(host: Host) -> bool:
     return host.sys("firmware", "dmi").exists()
 
 
-async def read(host: Host) -> tuple[Structure, ...]:
-    """The processor and memory structures. Raises ToolError and UnreadableTables."""
-    kinds = ",".join(str(kind) for kind in WANTED)
-    result = await host.tools.run("dmidecode", "--type", kinds, timeout_s=TIME_LIMIT_S)
+async def read(host: Host, kinds: Sequence[int] = WANTED) -> tuple[Structure, ...]:
+    """The structures of these types, by default processors and memory. Raises ToolError and UnreadableTables."""
+    listed = ",".join(str(kind) for kind in kinds)
+    result = await host.tools.run("dmidecode", "--type", listed, timeout_s=TIME_LIMIT_S)
     return parse(result.stdout)
 
 
@@ -86,3 +89,31 @@ def parse(text: str) -> tuple[Structure, ...]:
         words = " ".join(text.split())[:120] or "nothing"
         raise UnreadableTables(f"dmidecode printed no SMBIOS structure, but: {words}")
     return tuple(structures)
+
+
+def slots_at(structures: Sequence[Structure], address: int) -> tuple[str, ...]:
+    """The locators of the modules that the firmware maps to a physical address: several where it interleaves them.
+
+    Empty where it does not tell: type 20 is optional. Firmware often leaves out the hole below 4 GiB, so that what it
+    says of addresses above may be off by that hole: a hint for a person, to be held against EDAC.
+    """
+    modules = {one.handle: one.text("Locator") for one in structures if one.kind == MEMORY_DEVICE}
+    found: dict[str, None] = {}
+    for one in structures:
+        if one.kind != DEVICE_ADDRESS or not _covers(one, address):
+            continue
+        locator = modules.get(_hex(one.values.get("Physical Device Handle")) or 0)
+        if locator:
+            found[locator] = None
+    return tuple(found)
+
+
+def _covers(mapped: Structure, address: int) -> bool:
+    start, end = _hex(mapped.values.get("Starting Address")), _hex(mapped.values.get("Ending Address"))
+    return start is not None and end is not None and start <= address <= end
+
+
+def _hex(text: str | None) -> int | None:
+    """0x1F of "0x1F"; newer tables print "0x0000000400000000k" for addresses in KiB."""
+    match = re.fullmatch(r"0x([0-9A-Fa-f]{1,16})(k?)", text or "")
+    return int(match[1], 16) * (1024 if match[2] else 1) if match else None
