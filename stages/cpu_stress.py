@@ -47,7 +47,7 @@ async def run(context: StageContext, options: Options) -> Readings:
     context.plan.set(plan.seconds)
     context.evidence.mkdir(parents=True, exist_ok=True)
     version, checked = await _version(context.host), await _checked(context.host)
-    before = await counters.snapshot(context.host, limit_s=SNAPSHOT_S)
+    before = await counters.snapshot(context.host, limit_s=SNAPSHOT_S, bmc=False)
     times = load.cpu_times(context.host)
     async with watching(context, plan.seconds) as watched:
         cpu_readings = [await _cpu_phase(context, machine, plan, phase) for phase in plan.phases]
@@ -55,7 +55,7 @@ async def run(context: StageContext, options: Options) -> Readings:
         clocks = dict(watched.peak_khz)
         answers = await cpu_answers.measure(context, alone_order(machine), plan.alone_s, plan.together_s)
         memory = await _memory_phase(context, machine, plan, watched)
-    after = await counters.snapshot(context.host, limit_s=SNAPSHOT_S)
+    after = await counters.snapshot(context.host, limit_s=SNAPSHOT_S, bmc=False)
     speeds, slow = await cpu_speed.measure(context, machine.usable, options.cpu_slow_fraction)
     versions = {"stress-ng": version, "stressapptest": memory.sat.version if memory.sat else None}
     return Readings(
