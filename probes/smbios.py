@@ -20,6 +20,7 @@ MAPPED = (MEMORY_DEVICE, DEVICE_ADDRESS)
 """What tells which module an address lies on: modules, and "Memory Device Mapped Address"."""
 TIME_LIMIT_S = 10.0
 
+_ARRAY = "Memory Array Mapped Address Handle"
 _HANDLE = re.compile(r"^Handle 0x([0-9A-Fa-f]+), DMI type (\d+), \d+ bytes")
 # What vendors leave in a field they did not fill in. Such a value says nothing, and must not pass for a serial.
 _PLACEHOLDERS = frozenset(
@@ -92,25 +93,28 @@ def parse(text: str) -> tuple[Structure, ...]:
 
 
 def slots_at(structures: Sequence[Structure], address: int) -> tuple[str, ...]:
-    """The locators of the modules that the firmware maps to a physical address: several where it interleaves them.
+    """The locators of the modules on which a physical address may lie, by the firmware's own table.
 
-    Empty where it does not tell: type 20 is optional. Firmware often leaves out the hole below 4 GiB, so that what it
-    says of addresses above may be off by that hole: a hint for a person, to be held against EDAC.
+    Where the record says that it is interleaved (or that this is unknown) its range is only a share: then all modules
+    mapped into the same array may be meant. Empty where the table does not tell; type 20 is optional. Some firmware
+    leaves out the hole below 4 GiB, and some does not tell of interleaving: a hint, to be held against EDAC.
     """
     modules = {one.handle: one.text("Locator") for one in structures if one.kind == MEMORY_DEVICE}
-    found: dict[str, None] = {}
-    for one in structures:
-        if one.kind != DEVICE_ADDRESS or not _covers(one, address):
-            continue
-        locator = modules.get(_hex(one.values.get("Physical Device Handle")) or 0)
-        if locator:
-            found[locator] = None
-    return tuple(found)
+    mapped = [one for one in structures if one.kind == DEVICE_ADDRESS]
+    meant = [one for one in mapped if _covers(one, address)]
+    arrays = {one.values.get(_ARRAY) for one in meant if "Interleave Position" in one.values}
+    meant += [one for one in mapped if one.values.get(_ARRAY) in arrays and one not in meant]
+    names = [modules.get(_hex(one.values.get("Physical Device Handle")) or 0) for one in meant]
+    known = [name for name in names if name is not None]
+    return tuple(dict.fromkeys(known)) if len(known) == len(names) else ()
 
 
 def _covers(mapped: Structure, address: int) -> bool:
-    start, end = _hex(mapped.values.get("Starting Address")), _hex(mapped.values.get("Ending Address"))
-    return start is not None and end is not None and start <= address <= end
+    start, end = mapped.values.get("Starting Address"), mapped.values.get("Ending Address")
+    low, high = _hex(start), _hex(end)
+    if low is None or high is None or end is None:
+        return False
+    return low <= address <= high + (1023 if end.endswith("k") else 0)
 
 
 def _hex(text: str | None) -> int | None:

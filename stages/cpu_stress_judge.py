@@ -213,7 +213,7 @@ def _sat_miscompares(report: SatReport, slots: Mapping[str, Sequence[str]]) -> I
     shared = sorted({slot for places in slots.values() if len(places) > 1 for slot in places} - alone)
     if slots and not dimms:
         seen += f"; at {', '.join(list(slots)[:MISCOMPARES_QUOTED])}"
-        seen += f", interleaved over {', '.join(shared)}" if shared else ""
+        seen += f", spread over {', '.join(shared)}" if shared else ""
         seen += ", by the firmware's table: hold it against EDAC" if alone or shared else ""
     for component in sorted(f"dimm:{dimm.strip()}" for dimm in dimms or alone) or ["memory"]:
         text = f"Memory gave back other data than was written to it: {count} miscompare(s) in stressapptest{seen}"

@@ -25,6 +25,7 @@ from stages.cpu_stress_judge import (
     SatReport,
     StressNgReport,
     cpu_findings,
+    physical_addresses,
     sat_findings,
     sat_report,
     stress_ng_report,
@@ -175,6 +176,25 @@ def test_a_dimm_that_is_known_is_named() -> None:
     recorded = result("stressapptest", "miscompare")
     known = replace(recorded, stdout=recorded.stdout.replace(":DIMM Unknown)", ":DIMM_B2)", 1))
     assert [finding.component for finding in sat_findings(sat_report(known, 3.0), 64)] == ["dimm:DIMM_B2"]
+
+
+def test_a_physical_address_is_believed_only_where_it_fits_the_virtual_one() -> None:
+    """1.0.6 shifts it by flags that today's kernels keep where the page size once was."""
+    assert physical_addresses(sat("miscompare-1.0.11").miscompares)[0] == "0x1cbf46705"
+    assert physical_addresses(sat("miscompare").miscompares) == ()
+    assert physical_addresses(["miscompare on CPU 0(<-0) at 0x7f(0x:DIMM Unknown)"]) == ()
+
+
+def test_the_module_at_the_address_is_named() -> None:
+    bad = sat("miscompare-1.0.11")
+    (finding,) = sat_findings(bad, 64, {"0x1cbf46705": ("P1_DIMMA1",), "0x2f76ad70c": ("P1_DIMMA1",)})
+    assert finding.component == "dimm:P1_DIMMA1"
+    assert "by the firmware's table: hold it against EDAC" in finding.message
+    (finding,) = sat_findings(bad, 64, {"0x1cbf46705": ("A1", "B1")})
+    assert finding.component == "memory"
+    assert "0x1cbf46705, spread over A1, B1" in finding.message
+    (finding,) = sat_findings(bad, 64, {"0x1cbf46705": ()})
+    assert finding.component == "memory"
 
 
 def test_one_miscompare_fails_whatever_the_status_says() -> None:
@@ -423,6 +443,20 @@ async def test_a_memory_miscompare_fails(tmp_path: Path, only_stand_ins: StandIn
     outcome = await outcome_of(tmp_path, only_stand_ins)
     assert outcome.verdict is Verdict.FAIL
     assert (ReasonCode.MEMORY_MISCOMPUTE, "memory") in codes(outcome.errors)
+
+
+async def test_a_memory_miscompare_names_the_module(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    root = tmp_path / "root"
+    (root / "sys/firmware/dmi").mkdir(parents=True)
+    (root / "proc").mkdir()
+    (root / "proc" / "meminfo").write_text("MemAvailable:    8000000 kB\n")
+    only_stand_ins.says("stress-ng", exit_code=1)
+    only_stand_ins.says("stressapptest", text("stressapptest", "miscompare-1.0.11.out"), exit_code=1)
+    only_stand_ins.says("dmidecode", text("dmidecode", "supermicro-two-socket-mapped.out"))
+    context, _ = stage_context(tmp_path / "evidence", Host(root=root, tools=only_stand_ins.tools()))
+    outcome = judged(await cpu_stress.run(context, Options(duration_s=2.0)))
+    assert (ReasonCode.MEMORY_MISCOMPUTE, "dimm:P1_DIMMA1") in codes(outcome.errors)
+    assert only_stand_ins.calls("dmidecode") == [["dmidecode", "--type", "17,20"]]
 
 
 async def test_a_crash_is_unknown(tmp_path: Path, only_stand_ins: StandIns) -> None:
