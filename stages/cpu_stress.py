@@ -13,7 +13,7 @@ from probes import counters, cpu, load, smbios
 from probes.host import Host, text_of
 from probes.notes import Notes
 from probes.tools import ToolError, ToolMissing
-from stages import cpu_answers, cpu_speed, deltas
+from stages import cpu_answers, cpu_opendcdiag, cpu_speed, deltas
 from stages import cpu_stress_judge as verdicts
 from stages.cpu_stress_judge import MIB, StressNgReport
 from stages.cpu_stress_outcome import judge
@@ -51,6 +51,7 @@ async def run(context: StageContext, options: Options) -> Readings:
     times = load.cpu_times(context.host)
     async with watching(context, plan.seconds) as watched:
         cpu_readings = [await _cpu_phase(context, machine, plan, phase) for phase in plan.phases]
+        dcdiag = await cpu_opendcdiag.run(context, plan.dcdiag_s) if plan.dcdiag_s else None
         busy = load.busy_share(times, load.cpu_times(context.host))
         clocks = dict(watched.peak_khz)
         answers = await cpu_answers.measure(context, alone_order(machine), plan.alone_s, plan.together_s)
@@ -70,6 +71,7 @@ async def run(context: StageContext, options: Options) -> Readings:
         slow=slow,
         peak_khz=clocks,
         checked=checked,
+        opendcdiag=dcdiag,
         earlier=tuple(deltas.earlier(before)),
         tool_versions={name: text for name, text in versions.items() if text},
     )
@@ -94,12 +96,15 @@ async def _machine(host: Host) -> Machine:
     online = cpu.cpu_list(text_of(host.sys("devices", "system", "cpu", "online")))
     usable = tuple(number for number in online if number in os.sched_getaffinity(0))
     try:
-        model = (await cpu.collect(host, Notes())).model or ""
+        found = await cpu.collect(host, Notes())
+        model, has_amx = found.model or "", "amx_tile" in found.flags
     except ValueError:
-        model = ""
+        model, has_amx = "", False
     places = await cpu.places(host)
     clocks = {number: ClockRange(*limits) for number, limits in load.clock_limits(host).items()}
-    return Machine(online, usable, load.available_bytes(host) or 0, model, places, clocks)
+    has_opendcdiag = host.tools.find(cpu_opendcdiag.TOOL) is not None
+    free = load.available_bytes(host) or 0
+    return Machine(online, usable, free, model, places, clocks, has_amx, has_opendcdiag)
 
 
 async def _checked(host: Host) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from stages import cpu_answers, cpu_speed
+from stages import cpu_answers, cpu_opendcdiag, cpu_speed
 from stages import cpu_stress_judge as verdicts
 from stages.cpu_stress_judge import MIB
 from stages.cpu_stress_plan import CHECKS_UNTOLD, CpuReading, Machine, MemoryReading, Options, Plan, Readings
@@ -30,6 +30,7 @@ def judge(reading: Readings, options: Options) -> Outcome:
         (
             *cpu_findings,
             *cpu_answers.findings(reading.answers, machine.places),
+            *(cpu_opendcdiag.findings(reading.opendcdiag) if reading.opendcdiag else ()),
             *_reach(idle, machine),
             *_answers_reach(reading, alone, options),
             *_unchecked(reading),
@@ -89,6 +90,9 @@ def _listed(cpus: Sequence[int]) -> str:
 
 def _unchecked(reading: Readings) -> Iterator[Finding]:
     """What was only load: a pass does not speak of the results of these."""
+    if reading.machine.has_amx and reading.opendcdiag is None:
+        text = "This CPU's matrix units (AMX) were not tested: only OpenDCDiag does, and it is not installed"
+        yield info(ReasonCode.COVERAGE_LOW, "cpu", text)
     if reading.checked is None:
         return
     ran = {one.report.stressor for one in reading.cpu if one.report is not None}

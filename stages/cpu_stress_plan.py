@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from probes.cpu import CpuPlace
 from stages.cpu_answers import AnswersReading
+from stages.cpu_opendcdiag import DcdiagReading
 from stages.cpu_stress_judge import MIB, SatReport, StressNgReport
 from stages.outcome import Finding
 
@@ -22,6 +23,8 @@ cpu, hash and zlib, and vecshuf without saying so; vecmath and vecfp are only lo
 newer ones; cache is load in all of them.
 """
 CHECKS_UNTOLD = frozenset({"vecshuf"})
+DCDIAG_PART = 0.3
+"""Of stress-ng's time, the part that OpenDCDiag gets where it is installed."""
 TOGETHER_PART = 1 / 3
 """Of the time for known answers, the part with all CPUs at once; in the rest each is alone."""
 FILL_BYTES_PER_S = 1 << 30
@@ -71,6 +74,8 @@ class Machine:
     places: dict[int, CpuPlace] = field(default_factory=dict)
     clocks: dict[int, ClockRange] = field(default_factory=dict)
     """By CPU; empty where the kernel does not set clocks (virtual machines)."""
+    has_amx: bool = False
+    has_opendcdiag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Plan:
     phases: tuple[Phase, ...]
     alone_s: float
     together_s: float
+    dcdiag_s: float
     memory_s: int
     memory_mib: int
     allowed_share: float
@@ -94,7 +100,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         fill_s = self.memory_mib * MIB / FILL_BYTES_PER_S
-        answers_s = self.alone_s + self.together_s + 2
+        answers_s = self.alone_s + self.together_s + self.dcdiag_s + 2
         return sum(phase.seconds + 0.5 for phase in self.phases) + answers_s + self.memory_s + 3 + fill_s
 
 
@@ -138,6 +144,7 @@ class Readings:
     """The highest clock seen on each CPU under load."""
     checked: tuple[str, ...] | None = None
     """The stressors that this stress-ng checks the results of; None: it does not say."""
+    opendcdiag: DcdiagReading | None = None
     earlier: tuple[Finding, ...] = ()
     """Faults from before the stage, for information."""
     tool_versions: dict[str, str] = field(default_factory=dict)
@@ -149,9 +156,12 @@ def make_plan(machine: Machine, options: Options, memory_fraction: float) -> Pla
     cpu_s = options.duration_s - memory_s
     answers_s = cpu_s * options.answers_share
     together_s = answers_s * TOGETHER_PART
-    load_s = cpu_s - answers_s
+    dcdiag_s = (cpu_s - answers_s) * DCDIAG_PART if machine.has_opendcdiag else 0.0
+    load_s = cpu_s - answers_s - dcdiag_s
     phases = tuple(Phase(name, max(1, round(load_s * part))) for name, part in STRESSORS.items())
     free = machine.available_bytes
     reserve = max(options.memory_reserve_mib * MIB, round(free * options.memory_reserve_fraction))
     allowed = max(0, min(round(free * memory_fraction), free - reserve))
-    return Plan(phases, answers_s - together_s, together_s, memory_s, allowed // MIB, allowed / free if free else 0.0)
+    return Plan(
+        phases, answers_s - together_s, together_s, dcdiag_s, memory_s, allowed // MIB, allowed / free if free else 0.0
+    )

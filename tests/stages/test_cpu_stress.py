@@ -21,6 +21,7 @@ from probes.host import Host
 from probes.load import CpuTime, busy_share
 from stages import cpu_answers, cpu_speed, cpu_stress, psu_samples
 from stages.cpu_answers import AnswersReading, CpuAnswers
+from stages.cpu_opendcdiag import DcdiagReading
 from stages.cpu_stress_judge import (
     SatReport,
     StressNgReport,
@@ -38,6 +39,8 @@ from stages.cpu_stress_plan import ClockRange, CpuReading, Machine, MemoryReadin
 from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict, cancelled_outcome
 from stages.runner import StageRun
 from stages.stage import RunFacts
+from tests.support import lying_cpu
+from tests.support.lying_cpu import LyingTools
 from tests.support.recordings import result, text
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -287,6 +290,21 @@ def test_what_this_stress_ng_does_not_check_is_told() -> None:
     assert not [one for one in judged(replace(GOOD, checked=("cpu",))).findings if "check" in one.message]
 
 
+def test_matrix_units_that_nobody_tested_are_told() -> None:
+    amx = replace(GOOD, machine=replace(TWO, has_amx=True))
+    assert [one.message for one in judged(amx).findings if "AMX" in one.message]
+    passed = DcdiagReading("pass", 0, passed=9)
+    assert not [one for one in judged(replace(amx, opendcdiag=passed)).findings if "AMX" in one.message]
+    failed = replace(amx, opendcdiag=DcdiagReading("fail", 1, 8, ("amx_gemm",)))
+    assert codes(judged(failed).errors) == [(ReasonCode.CPU_MISCOMPUTE, "cpu")]
+
+
+def test_opendcdiag_gets_its_part_of_the_time() -> None:
+    plan = make_plan(replace(TWO, has_opendcdiag=True), Options(duration_s=120), 1.0)
+    assert round(plan.dcdiag_s, 1) == 12.6
+    assert sum(phase.seconds for phase in plan.phases) + plan.dcdiag_s + plan.alone_s + plan.together_s <= 61
+
+
 def test_a_whole_machine_held_at_its_lowest_clock_is_told() -> None:
     clocks = {0: ClockRange(800_000, 3_500_000, "powersave"), 1: ClockRange(800_000, 3_500_000, "powersave")}
     held = replace(GOOD, machine=replace(TWO, clocks=clocks), peak_khz={0: 800_000, 1: 801_000})
@@ -435,6 +453,45 @@ async def test_the_cpu_that_miscomputes_is_named(tmp_path: Path, only_stand_ins:
     assert [call[call.index("--taskset") + 1] for call in pinned] == [
         str(cpu) for cpu in sorted(os.sched_getaffinity(0))
     ]
+
+
+GOOD_STRESS_NG = (
+    PARSE
+    + """
+stressor = next(word[2:] for word in sys.argv if word.startswith("--") and word[2:] in {"cpu", "hash", "vecshuf",
+                "vecmath", "vecfp", "zlib", "cache"})
+seconds = float(value("--timeout")[:-1])
+end = time.monotonic() + seconds
+for cpu in os.sched_getaffinity(0):
+    if os.fork() == 0:
+        while time.monotonic() < end: pass
+        os._exit(0)
+while time.monotonic() < end: time.sleep(0.05)
+yaml = f"- stressor: {stressor}\\n  bogo-ops: 100\\n  wall-clock-time: {seconds}\\n"
+open(value("--yaml"), "w").write(yaml + "  bogo-ops-per-second-usr-sys-time: 50.0\\n")
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
+async def test_a_cpu_that_agrees_with_itself_is_found_and_judged_again_from_the_evidence(
+    tmp_path: Path, only_stand_ins: StandIns
+) -> None:
+    """stress-ng sees nothing; the known answers do, through the whole run and again from readings.json alone."""
+    only_stand_ins.python("stress-ng", GOOD_STRESS_NG)
+    only_stand_ins.python("stressapptest", SAT)
+    script = lying_cpu.faulty(tmp_path, lying_cpu.WRONG.format(task="floating"))
+    host = Host(tools=LyingTools(only_stand_ins.tools(), script))
+    context, _ = stage_context(tmp_path / "evidence", host, facts=RunFacts(memory_fraction=0.01))
+    options = Options(duration_s=4.0)
+    outcome = await StageRun(cpu_stress.STAGE, {"duration_s": 4.0}, context).run()
+    assert outcome.verdict is Verdict.FAIL
+    assert [one.component for one in outcome.errors if one.reason_code is ReasonCode.CPU_MISCOMPUTE] == ["cpu:1"]
+    text_of_readings = (context.evidence / "readings.json").read_bytes()
+    again = judge(msgspec.json.decode(text_of_readings, type=cpu_stress.Readings, strict=False), options)
+    assert again.errors[0] == outcome.errors[0]
+    assert again.coverage == outcome.coverage
 
 
 async def test_a_memory_miscompare_fails(tmp_path: Path, only_stand_ins: StandIns) -> None:
