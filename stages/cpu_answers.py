@@ -144,34 +144,39 @@ def _seed(answer: str) -> str:
 def _right(answers: Sequence[CpuAnswers]) -> dict[tuple[str, str], str]:
     """The right answer by (task, input): the recorded one, else what more than half of the CPUs say at all times.
 
-    Where all of several CPUs agree on another answer than the recorded one, that is software, not all CPUs alike: no
-    answer is right then, and none wrong (`disputed` tells of it).
+    A CPU that contradicts itself has no vote; where all do, what was said most often is taken for right. Where all of
+    several CPUs agree on another answer than the recorded one, that is software, not all CPUs alike: no answer is
+    right then, and none wrong (`disputed` tells of it).
     """
     right: dict[tuple[str, str], str] = {}
-    for (task, seed), votes in _votes(answers).items():
+    for (task, seed), by_cpu in _said(answers).items():
+        votes = Counter(next(iter(given)) for given in by_cpu.values() if len(given) == 1)
         recorded = next((a for a in RIGHT.get(task, ()) if _seed(a) == seed), None)
-        most, count = votes.most_common(1)[0]
         if recorded is not None:
-            if not (recorded not in votes and len(votes) == 1 and count > 1):
+            if recorded in votes or len(votes) != 1 or votes.total() == 1 or votes.total() < len(by_cpu):
                 right[task, seed] = recorded
-        elif 2 * count > sum(votes.values()):
-            right[task, seed] = most
+        elif not votes:
+            right[task, seed] = sum(by_cpu.values(), Counter()).most_common(1)[0][0]
+        elif 2 * votes.most_common(1)[0][1] > votes.total():
+            right[task, seed] = votes.most_common(1)[0][0]
     return right
 
 
-def _votes(answers: Iterable[CpuAnswers]) -> dict[tuple[str, str], Counter[str]]:
-    """By (task, input): each answer, and how many CPUs gave it."""
-    by_cpu = {(task, answer, one.cpu) for one in answers for task, given in one.answers.items() for answer in given}
-    votes: dict[tuple[str, str], Counter[str]] = {}
-    for task, answer, _ in by_cpu:
-        votes.setdefault((task, _seed(answer)), Counter())[answer] += 1
-    return votes
+def _said(answers: Iterable[CpuAnswers]) -> dict[tuple[str, str], dict[int, Counter[str]]]:
+    """By (task, input): what each CPU answered, and how often."""
+    found: dict[tuple[str, str], dict[int, Counter[str]]] = {}
+    for one in answers:
+        for task, given in one.answers.items():
+            for answer, count in given.items():
+                by_cpu = found.setdefault((task, _seed(answer)), {})
+                by_cpu.setdefault(one.cpu, Counter())[answer] += count
+    return found
 
 
 def disputed(answers: Sequence[CpuAnswers]) -> list[str]:
     """Tasks for which no answer can be told to be right."""
     right = _right(answers)
-    return sorted({task for task, seed in _votes(answers) if (task, seed) not in right})
+    return sorted({task for task, seed in _said(answers) if (task, seed) not in right})
 
 
 def findings(reading: AnswersReading, places: Mapping[int, CpuPlace]) -> Iterator[Finding]:
@@ -184,17 +189,16 @@ def findings(reading: AnswersReading, places: Mapping[int, CpuPlace]) -> Iterato
     for cpu in sorted({one.cpu for one in asked if one.ended != "ok"} - set(wrong)):
         yield _not_ended(cpu, reading, places)
     if tasks := disputed(asked):
-        several = len({one.cpu for one in asked}) > 1
-        why = (
-            "the CPUs disagree and none is in the majority" if _disagree(asked) else "all CPUs give the same other one"
-        )
-        code = ReasonCode.CPU_MISCOMPUTE if several and _disagree(asked) else ReasonCode.OUTPUT_UNREADABLE
+        disagree = _disagree(asked)
+        why = "the CPUs disagree and none is in the majority" if disagree else "all CPUs give the same other one"
+        code = ReasonCode.CPU_MISCOMPUTE if disagree else ReasonCode.OUTPUT_UNREADABLE
         yield error(code, "cpu", f"No right answer is known for: {', '.join(tasks)} ({why})")
 
 
 def _disagree(answers: Sequence[CpuAnswers]) -> bool:
     right = _right(answers)
-    return any(len(votes) > 1 for key, votes in _votes(answers).items() if key not in right)
+    undecided = (by_cpu for key, by_cpu in _said(answers).items() if key not in right)
+    return any(len({answer for given in by_cpu.values() for answer in given}) > 1 for by_cpu in undecided)
 
 
 def _miscompute(cpu: int, tasks: Mapping[str, int], reading: AnswersReading, places: Mapping[int, CpuPlace]) -> Finding:

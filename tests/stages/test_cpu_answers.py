@@ -72,6 +72,19 @@ async def test_one_wrong_answer_is_enough(tmp_path: Path, stand_ins: StandIns) -
 
 
 @needs_two
+async def test_answers_that_are_ever_other_are_bounded(tmp_path: Path, stand_ins: StandIns) -> None:
+    reading = await asked(tmp_path, stand_ins, lying_cpu.EVER_OTHER)
+    assert [(one.reason_code, one.component) for one in judged(reading)] == [(ReasonCode.CPU_MISCOMPUTE, "cpu:1")]
+    assert max(len(given) for one in reading.alone for given in one.answers.values()) <= 10
+
+
+@needs_two
+async def test_a_worker_without_memory_is_unknown(tmp_path: Path, stand_ins: StandIns) -> None:
+    found = judged(await asked(tmp_path, stand_ins, lying_cpu.NO_MEMORY))
+    assert [(one.reason_code, one.component) for one in found] == [(ReasonCode.TOOL_FAILED, "cpu:1")]
+
+
+@needs_two
 async def test_a_cpu_on_which_the_program_crashes_each_time_fails(tmp_path: Path, stand_ins: StandIns) -> None:
     reading = await asked(tmp_path, stand_ins, lying_cpu.CRASH)
     (finding,) = judged(reading)
@@ -144,6 +157,15 @@ def test_two_cpus_that_disagree_fail_without_a_name() -> None:
 
 def test_a_cpu_that_contradicts_itself_is_wrong() -> None:
     assert wrong_answers([said(0), said(1, functions={"0:aa": 4, "0:bb": 1})]) == {1: {"functions": 1}}
+
+
+def test_the_only_cpu_contradicts_itself() -> None:
+    assert wrong_answers([said(0, functions={"0:aa": 4, "0:bb": 1})]) == {0: {"functions": 1}}
+
+
+def test_a_cpu_without_a_right_answer_beside_one_that_contradicts_itself() -> None:
+    torn = said(1, integer={"0:x": 1, RIGHT["integer"][0]: 1})
+    assert wrong_answers([said(0, integer={"0:y": 5}), torn]) == {0: {"integer": 5}, 1: {"integer": 1}}
 
 
 def test_another_answer_of_all_cpus_is_software_and_no_wrong_cpu() -> None:

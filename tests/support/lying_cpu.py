@@ -17,6 +17,8 @@ ONCE = """    marker = {marker!r}
         return _true(task, seed)[:-1] + "x"
     return _true(task, seed)
 """
+EVER_OTHER = "    return f'{seed}:{time.monotonic_ns()}'\n"
+NO_MEMORY = "    raise MemoryError\n"
 CRASH = "    os.kill(os.getpid(), signal.SIGSEGV)\n"
 KILLED = "    os.kill(os.getpid(), signal.SIGKILL)\n"
 FREEZE = "    time.sleep(600)\n"
