@@ -12,12 +12,14 @@ import asyncio
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from probes import kernel_log
+from probes import ipmi, kernel_log
 from probes.host import Host, entries_of, int_of, text_of
+from probes.ipmi import IpmiError, SelEntry
 from probes.kernel_log import KernelLog
+from probes.tools import ToolError, ToolMissing
 
 NIC_COUNTERS = (
     "rx_errors",
@@ -34,6 +36,11 @@ NIC_COUNTERS = (
     "tx_dropped",
     "collisions",
 )
+LINK_COUNTERS = ("rx_crc_errors", "rx_frame_errors", "rx_length_errors", "tx_carrier_errors", "tx_aborted_errors")
+"""Those that a cable, a transceiver or a port causes; drops and overruns come from load."""
+SEL_READ = 25
+SEL_LIMIT_S = 5.0
+"""Without sensor names (`sel list`): those need the whole sensor repository, which takes many BMCs 20 s to give."""
 AER_FILES = ("correctable", "nonfatal", "fatal")
 
 
@@ -81,13 +88,44 @@ class Counters:
     """By PCI address."""
     nics: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By interface name: counter → value, `carrier_changes` included."""
+    nic_macs: Mapping[str, str] = field(default_factory=dict)
+    """MAC address by interface name, of the interfaces that are hardware."""
     throttle: Mapping[str, Throttle] = field(default_factory=dict)
     """By CPU number. Empty on machines without these counters (AMD, ARM, virtual)."""
+    sel: tuple[SelEntry, ...] | None = None
+    """The newest entries of the BMC's event log; None without a BMC or ipmitool, and where it was not read."""
+    sel_unreadable: str | None = None
+    """Why a BMC that is there did not give them. No gap of the other counters: a BMC may be slow at any time."""
     unreadable: tuple[str, ...] = ()
 
 
-async def snapshot(host: Host, *, limit_s: float) -> Counters:
-    """Read all counters, in at most `limit_s`. Takes milliseconds, unless a device hangs."""
+async def snapshot(host: Host, *, limit_s: float, bmc: bool = True) -> Counters:
+    """Read all counters, in at most `limit_s`. Takes milliseconds, unless a device hangs; with a BMC about a second.
+
+    `bmc`: whether its event log is read too.
+    """
+    if not bmc or not ipmi.present(host):
+        return await _kernel_snapshot(host, limit_s)
+    counters, (sel, problem) = await asyncio.gather(_kernel_snapshot(host, limit_s), _sel(host, limit_s))
+    return replace(counters, sel=sel, sel_unreadable=problem)
+
+
+async def _sel(host: Host, limit_s: float) -> tuple[tuple[SelEntry, ...] | None, str | None]:
+    """The newest entries, or why there are none to be had."""
+    limit_s = min(limit_s, SEL_LIMIT_S)
+    try:
+        async with asyncio.timeout(limit_s):
+            text = await ipmi.run(host, "sel", "list", "last", str(SEL_READ), limit_s=limit_s)
+        return tuple(ipmi.sel_entries(text)), None
+    except ToolMissing:
+        return None, None
+    except TimeoutError:
+        return None, f"The BMC did not give its event log within {limit_s:g} s"
+    except (IpmiError, ToolError) as problem:
+        return None, str(problem)
+
+
+async def _kernel_snapshot(host: Host, limit_s: float) -> Counters:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Counters] = loop.create_future()
 
@@ -124,6 +162,7 @@ def read(host: Host, *, limit_s: float = 5.0) -> Counters:
         hardware_corrupted_kib=_hardware_corrupted(host),
         aer=_aer(host, unreadable),
         nics=_nics(host),
+        nic_macs=_nic_macs(host),
         throttle=_throttle(host),
         unreadable=tuple(unreadable),
     )
@@ -225,6 +264,12 @@ def _nics(host: Host) -> dict[str, dict[str, int]]:
         values["carrier_changes"] = int_of(nic / "carrier_changes")
         found[nic.name] = {name: value for name, value in values.items() if value is not None}
     return found
+
+
+def _nic_macs(host: Host) -> dict[str, str]:
+    """Bridges, tunnels and other software have no device behind them."""
+    nics = (nic for nic in entries_of(host.sys("class", "net")) if (nic / "device").exists())
+    return {nic.name: mac for nic in nics if (mac := text_of(nic / "address"))}
 
 
 def _throttle(host: Host) -> dict[str, Throttle]:

@@ -248,3 +248,48 @@ def _caches(folder: Path) -> tuple[Cache, ...]:
         shared = len(cpu_list(text_of(index / "shared_cpu_list"))) or None
         caches.append(Cache(level, text_of(index / "type"), int(size[1]) if size else None, shared))
     return tuple(caches)
+
+
+# --- one CPU ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CpuPlace:
+    """Where one logical CPU sits, and what tells its package from others. None: not shown."""
+
+    package: int | None
+    core: int | None
+    signature: str
+    """Family, model and stepping: "6/106/6". CPUs of one signature run one microcode."""
+    microcode: str | None
+    ppin: str | None
+    """The Protected Processor Inventory Number: the serial number of the package (root, and where firmware allows)."""
+
+    def __str__(self) -> str:
+        named = (("package", self.package), ("core", self.core), ("microcode", self.microcode), ("PPIN", self.ppin))
+        return ", ".join(f"{name} {value}" for name, value in named if value is not None) or "place unknown"
+
+
+async def places(host: Host) -> dict[int, CpuPlace]:
+    """Every logical CPU of cpuinfo, by number; empty where cpuinfo cannot be read."""
+    return await apart(lambda: read_places(host), "cpu places")
+
+
+def read_places(host: Host) -> dict[int, CpuPlace]:
+    """As `places`, blocking."""
+    found: dict[int, CpuPlace] = {}
+    for block in _blocks(text_of(host.proc("cpuinfo")) or ""):
+        if (number := block.get("processor", "")).isdigit():
+            found[int(number)] = _place(host.sys("devices", "system", "cpu", f"cpu{number}"), block)
+    return found
+
+
+def _place(folder: Path, block: Mapping[str, str]) -> CpuPlace:
+    names = ("cpu family", "model", "stepping")
+    return CpuPlace(
+        package=int_of(folder / "topology" / "physical_package_id"),
+        core=int_of(folder / "topology" / "core_id"),
+        signature="/".join(block.get(name, "?") for name in names),
+        microcode=block.get("microcode") or text_of(folder / "microcode" / "version"),
+        ppin=text_of(folder / "topology" / "ppin"),
+    )

@@ -264,6 +264,12 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
     (re.compile(r"Memory failure: (?P<subject>0x[0-9a-f]+): recovery action for"), _of(Kind.MEMORY_UNCORRECTED)),
     # pcieport 0000:89:02.0: AER: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer, (Receiver ID)
     # pcieport 0000:00:01.4: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer, (Receiver ID)
+    # igb 0000:09:00.0: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer, (Requester ID)
+    #   -- linux-pci list, "This resulted in panic", igb behind 0000:00:1c.5
+    # pcieport 0000:00:1c.0: AER: PCIe Bus Error: severity=Corrected, type=Data Link Layer, (Transmitter ID)
+    #   -- balena-os/balena-intel#304
+    # pcieport 0000:00:00.0: PCIe Bus Error: severity=Correctable, type=Physical Layer, (Receiver ID)
+    #   -- newer kernels say it so: qualcomm-linux/kernel#1137
     (re.compile(_PCI + r": (?:AER: )?PCIe Bus Error: severity=(?P<severity>[^,]+)"), _bus_error),
     # watchdog: BUG: soft lockup - CPU#5 stuck for 26 seconds! [bash:537]
     (re.compile(r"BUG: soft lockup - CPU#(?P<subject>\d+) stuck"), _of(Kind.SOFT_LOCKUP)),
@@ -288,11 +294,13 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
     # kernel BUG at mm/slub.c:305!
     # general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1] SMP PTI
     # Internal error: synchronous external abort: 0000000096000210 [#1] SMP
-    # Oops: 0002 [#1] SMP NOPTI
+    # Oops: 0000 [#1] PREEMPT SMP NOPTI                       sonic-net/sonic-buildimage#22166
+    # Oops [#1]                                               RISC-V: riscv-software-src/opensbi#35
+    # Internal error: Oops: 17 [#1] ARM                       openbmc/linux#186
     (
         re.compile(
             r"Kernel panic - not syncing|BUG: unable to handle|BUG: kernel NULL pointer|BUG: Bad (?:page|rss)"
-            r"|kernel BUG at|general protection fault.*\[#\d+\]|Internal error: .*\[#\d+\]|Oops: .*\[#\d+\]"
+            r"|kernel BUG at|general protection fault.*\[#\d+\]|Internal error: .*\[#\d+\]|Oops(?:: .*)? ?\[#\d+\]"
         ),
         _of(Kind.OOPS),
     ),
@@ -308,14 +316,16 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
     # Buffer I/O error on dev sda1, logical block 0, async page read
     (re.compile(r"Buffer I/O error on dev(?:ice)? " + _DISK + r","), _of(Kind.DISK_ERROR)),
     # nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10
-    # nvme nvme0: I/O 5 QID 4 timeout, aborting
+    # nvme nvme0: I/O 12 QID 5 timeout, aborting              linux-surface/linux-surface#733
+    # nvme nvme0: I/O 897 QID 2 timeout, completion polled    starfive-tech/linux#98
     # nvme nvme0: I/O tag 149 (d095) opcode 0x2 (I/O Cmd) QID 5 timeout, aborting req_op:READ(0) size:131072
     (
         re.compile(r"nvme (?P<subject>nvme\d+): (?:controller is down|I/O .*timeout|Device not ready; aborting)"),
         _of(Kind.DISK_ERROR),
     ),
     # sd 6:0:0:0: [sda] tag#0 Sense Key : Medium Error [current]
-    # sd 7:0:0:0: [sdd] tag#0 FAILED Result: hostbyte=DID_TIME_OUT driverbyte=DRIVER_OK
+    # sd 3:0:0:0: [sdc] tag#180 FAILED Result: hostbyte=DID_TIME_OUT driverbyte=DRIVER_OK cmd_age=1s
+    #   -- a log on a public kernel list (scsi_eh tracing); "cmd_age" is missing in older kernels
     # sd 2:0:0:0: [sdb] tag#12 timing out command, waited 180s
     (
         re.compile(
@@ -324,6 +334,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
         ),
         _of(Kind.DISK_ERROR),
     ),
+    # ata1.00: exception Emask 0x0 SAct 0x3ffffff8 SErr 0x50000 action 0x6 frozen     linrunner/TLP#130
     # ata3.00: exception Emask 0x10 SAct 0x0 SErr 0x4010000 action 0xe frozen
     # ata1: hard resetting link -- at boot a normal step, so it is not taken for a fault
     (re.compile(r"(?P<subject>ata\d+\.\d+): exception Emask"), _of(Kind.DISK_ERROR)),

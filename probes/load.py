@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+<<<<<<< HEAD
+=======
+from pathlib import Path
+from statistics import fmean
+>>>>>>> wt-cpu
 
 from probes.host import Host, entries_of, int_of, text_of
 
@@ -61,7 +66,34 @@ def mean_mhz(host: Host) -> float | None:
     folders = entries_of(host.sys("devices", "system", "cpu", "cpufreq"))
     khz = [value for folder in folders if (value := int_of(folder / "scaling_cur_freq")) is not None]
     if khz:
+<<<<<<< HEAD
         return sum(khz) / len(khz) / 1000
     found = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
     mhz = [float(value) for value in found]
     return sum(mhz) / len(mhz) if mhz else None
+=======
+        return fmean(khz) / 1000
+    mhz = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
+    return fmean(float(value) for value in mhz) if mhz else None
+
+
+def clocks(host: Host) -> dict[int, int]:
+    """The clock of each CPU right now in kHz, as far as cpufreq tells."""
+    return {cpu: khz for cpu, folder in _policies(host) if (khz := int_of(folder / "scaling_cur_freq")) is not None}
+
+
+def clock_limits(host: Host) -> dict[int, tuple[int, int, str]]:
+    """Of each CPU: the lowest and highest clock that it can have, in kHz, and the governor that sets it."""
+    found: dict[int, tuple[int, int, str]] = {}
+    for cpu, folder in _policies(host):
+        low, high = int_of(folder / "cpuinfo_min_freq"), int_of(folder / "cpuinfo_max_freq")
+        if low and high:
+            found[cpu] = (low, high, text_of(folder / "scaling_governor") or "")
+    return found
+
+
+def _policies(host: Host) -> list[tuple[int, Path]]:
+    """The first CPU of each clock domain, and the folder of the domain."""
+    folders = entries_of(host.sys("devices", "system", "cpu", "cpufreq"))
+    return [(int(match[1]), folder) for folder in folders if (match := re.fullmatch(r"policy(\d+)", folder.name))]
+>>>>>>> wt-cpu

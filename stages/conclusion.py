@@ -49,7 +49,7 @@ def conclude(
         outcome = stage.judge(readings, options).plus(endings)
     if after is None:
         return outcome
-    return outcome.plus(*deltas.judge(before, after, needed=stage.counters_needed))
+    return outcome.plus(*deltas.judge(before, after, needed=stage.counters_needed, stage=stage.name))
 
 
 def write(folder: Path, file_name: str, content: object) -> None:

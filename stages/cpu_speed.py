@@ -1,4 +1,5 @@
-"""How fast each CPU is beside its like: the same short load on each, many at once, the slow ones measured once more."""
+"""How fast each CPU is: beside its like (the same short load on each, the slow ones measured once more), by its clock
+under load, and whether all run the same microcode."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from probes.cpu import CpuPlace
 from probes.host import int_of, text_of
 from probes.tools import ToolError
 from stages import cpu_stress_judge as verdicts
+from stages.cpu_stress_plan import ClockRange
 from stages.outcome import Finding, ReasonCode, warning
 from stages.stage import StageContext
 
@@ -87,3 +90,45 @@ def findings(speeds: Mapping[int, float], slow_cpus: Mapping[int, float], slow_f
         )
         for number, part in sorted(slow_cpus.items())
     ]
+
+
+STUCK = 1.05
+RANGE = 1.3
+
+
+def clock_findings(peak_khz: Mapping[int, int], clocks: Mapping[int, ClockRange]) -> list[Finding]:
+    """A warning for CPUs that stayed at their lowest clock under full load (pure).
+
+    A whole machine held down so (a power cap, PROCHOT from a failed regulator, a governor) is no slower than its own
+    median. Clocks with a narrow range say nothing.
+    """
+    stuck = sorted(
+        cpu
+        for cpu, peak in peak_khz.items()
+        if (limits := clocks.get(cpu)) and limits.highest >= RANGE * limits.lowest and peak <= STUCK * limits.lowest
+    )
+    if not stuck:
+        return []
+    limits = clocks[stuck[0]]
+    listed = ", ".join(map(str, stuck[:16])) + (" …" if len(stuck) > 16 else "")
+    text = (
+        f"CPU {listed} stayed at the lowest clock under full load: {peak_khz[stuck[0]] / 1000:.0f} MHz of "
+        f"{limits.highest / 1000:.0f} (governor {limits.governor or 'unknown'})"
+    )
+    return [warning(ReasonCode.CPU_SLOW, f"cpu:{stuck[0]}" if len(stuck) == 1 else "cpu", text)]
+
+
+def microcode_findings(places: Mapping[int, CpuPlace]) -> list[Finding]:
+    """A warning where CPUs of one family, model and stepping run different microcode (pure)."""
+    by_kind: dict[str, dict[str, list[int]]] = {}
+    for number, place in places.items():
+        if place.microcode and "?" not in place.signature:
+            by_kind.setdefault(place.signature, {}).setdefault(place.microcode, []).append(number)
+    found = []
+    for versions in by_kind.values():
+        if len(versions) > 1:
+            told = "; ".join(f"{version} on {len(cpus)} CPUs (first {min(cpus)})" for version, cpus in versions.items())
+            fewest = min(versions.values(), key=len)
+            text = f"CPUs of the same kind run different microcode: {told}"
+            found.append(warning(ReasonCode.MICROCODE_MISMATCH, f"cpu:{min(fewest)}", text))
+    return found

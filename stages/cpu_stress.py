@@ -1,4 +1,4 @@
-"""CPU and memory under full load, every result checked: stress-ng with --verify, then stressapptest over free memory.
+"""CPU and memory under full load: stress-ng with --verify, known answers on each CPU, stressapptest over free memory.
 
 Hardware errors that the kernel reports meanwhile are judged around it (`stages.deltas`); heat and reach, here.
 """
@@ -9,27 +9,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from probes import counters, cpu, load
+from probes import counters, cpu, load, smbios
 from probes.host import Host, text_of
 from probes.notes import Notes
 from probes.tools import ToolError, ToolMissing
-from stages import cpu_speed
+from stages import cpu_answers, cpu_opendcdiag, cpu_speed, deltas
 from stages import cpu_stress_judge as verdicts
 from stages.cpu_stress_judge import MIB, StressNgReport
 from stages.cpu_stress_outcome import judge
 from stages.cpu_stress_plan import (
     FILL_BYTES_PER_S,
+    STRESSORS,
+    ClockRange,
     CpuReading,
     Machine,
     MemoryReading,
     Options,
     Phase,
     Plan,
-    Reading,
+    Readings,
     make_plan,
 )
 from stages.cpu_stress_watch import Watched, watching
-from stages.outcome import Outcome
 from stages.runner import tool_finding
 from stages.stage import Stage, StageContext
 
@@ -39,36 +40,81 @@ TOOL_EXTRA_S = 60.0
 SNAPSHOT_S = 10.0
 
 
-async def run(context: StageContext, options: Options) -> Outcome:
-    """Load the CPUs, then the memory, and judge what came of it."""
+async def run(context: StageContext, options: Options) -> Readings:
+    """Load the CPUs, then the memory."""
     machine = await _machine(context.host)
     plan = make_plan(machine, options, context.facts.memory_fraction)
     context.plan.set(plan.seconds)
     context.evidence.mkdir(parents=True, exist_ok=True)
-    version = await _version(context.host)
-    before = await counters.snapshot(context.host, limit_s=SNAPSHOT_S)
+    version, checked = await _version(context.host), await _checked(context.host)
+    before = await counters.snapshot(context.host, limit_s=SNAPSHOT_S, bmc=False)
     times = load.cpu_times(context.host)
     async with watching(context, plan.seconds) as watched:
         cpu_readings = [await _cpu_phase(context, machine, plan, phase) for phase in plan.phases]
+        dcdiag = await cpu_opendcdiag.run(context, plan.dcdiag_s) if plan.dcdiag_s else None
         busy = load.busy_share(times, load.cpu_times(context.host))
+        clocks = dict(watched.peak_khz)
+        answers = await cpu_answers.measure(context, alone_order(machine), plan.alone_s, plan.together_s)
         memory = await _memory_phase(context, machine, plan, watched)
-    after = await counters.snapshot(context.host, limit_s=SNAPSHOT_S)
+    after = await counters.snapshot(context.host, limit_s=SNAPSHOT_S, bmc=False)
     speeds, slow = await cpu_speed.measure(context, machine.usable, options.cpu_slow_fraction)
-    reading = Reading(tuple(cpu_readings), busy, memory, before, after, speeds, slow)
-    outcome = judge(reading, machine, plan, options)
-    sat_version = memory.sat.version if memory.sat else None
-    versions = {"stress-ng": version, "stressapptest": sat_version}
-    return replace(outcome, tool_versions={name: text for name, text in versions.items() if text})
+    versions = {"stress-ng": version, "stressapptest": memory.sat.version if memory.sat else None}
+    return Readings(
+        machine=machine,
+        plan=plan,
+        cpu=tuple(cpu_readings),
+        answers=answers,
+        busy=busy,
+        memory=memory,
+        throttled=counters.throttled_fraction(before, after, after.uptime_s - before.uptime_s),
+        speeds=speeds,
+        slow=slow,
+        peak_khz=clocks,
+        checked=checked,
+        opendcdiag=dcdiag,
+        earlier=tuple(deltas.earlier(before)),
+        tool_versions={name: text for name, text in versions.items() if text},
+    )
+
+
+def alone_order(machine: Machine) -> tuple[int, ...]:
+    """The usable CPUs, one of each core first: what the time does not reach are second threads then (pure)."""
+    seen: dict[tuple[int, int], int] = {}
+    keyed = []
+    for number in machine.usable:
+        place = machine.places.get(number)
+        if place is None or place.package is None or place.core is None:
+            keyed.append((0, number))
+            continue
+        core = (place.package, place.core)
+        keyed.append((seen.get(core, 0), number))
+        seen[core] = seen.get(core, 0) + 1
+    return tuple(number for _, number in sorted(keyed))
 
 
 async def _machine(host: Host) -> Machine:
     online = cpu.cpu_list(text_of(host.sys("devices", "system", "cpu", "online")))
     usable = tuple(number for number in online if number in os.sched_getaffinity(0))
     try:
-        model = (await cpu.collect(host, Notes())).model or ""
+        found = await cpu.collect(host, Notes())
+        model, has_amx = found.model or "", "amx_tile" in found.flags
     except ValueError:
-        model = ""
-    return Machine(online, usable, load.available_bytes(host) or 0, model)
+        model, has_amx = "", False
+    places = await cpu.places(host)
+    clocks = {number: ClockRange(*limits) for number, limits in load.clock_limits(host).items()}
+    has_opendcdiag = host.tools.find(cpu_opendcdiag.TOOL) is not None
+    free = load.available_bytes(host) or 0
+    return Machine(online, usable, free, model, places, clocks, has_amx, has_opendcdiag)
+
+
+async def _checked(host: Host) -> tuple[str, ...] | None:
+    """Two sentences, "Verification always enabled:" and "… by --verify option:", each before a list of names."""
+    try:
+        text = (await host.tools.run("stress-ng", "--verifiable", timeout_s=10)).stdout
+    except ToolError:
+        return None
+    words = {word for line in text.splitlines() if not line.rstrip().endswith(":") for word in line.split()}
+    return tuple(sorted(words & STRESSORS.keys())) if "Verification" in text else None
 
 
 async def _version(host: Host) -> str | None:
@@ -138,10 +184,24 @@ async def _memory_phase(context: StageContext, machine: Machine, plan: Plan, wat
     free = load.available_bytes(context.host)
     try:
         reading = await _memory_load(context, machine, plan)
+        slots = await _slots(context, reading)
     except ToolError as problem:
         return MemoryReading(problem=tool_finding(problem, "memory"))
     taken = None if free is None or watched.least_available is None else free - watched.least_available
-    return replace(reading, taken_bytes=taken)
+    return replace(reading, taken_bytes=taken, slots=slots)
+
+
+async def _slots(context: StageContext, reading: MemoryReading) -> dict[str, tuple[str, ...]]:
+    """The DIMM slots at the addresses that read wrong, by the firmware's own table."""
+    addresses = verdicts.physical_addresses(reading.sat.miscompares if reading.sat else ())
+    if not addresses or not smbios.present(context.host):
+        return {}
+    try:
+        tables = await smbios.read(context.host, smbios.MAPPED)
+    except (ToolError, smbios.UnreadableTables) as problem:
+        context.warn(f"which DIMM it was cannot be told: {problem}")
+        return {}
+    return {address: smbios.slots_at(tables, int(address, 16)) for address in addresses}
 
 
 async def _memory_load(context: StageContext, machine: Machine, plan: Plan) -> MemoryReading:
@@ -170,6 +230,8 @@ STAGE = Stage(
     options=Options,
     planned_s=lambda options: options.duration_s + 15.0,
     run=run,
+    readings=Readings,
+    judge=judge,
     counters_needed=True,
     tools=("stress-ng", "stressapptest"),
 )

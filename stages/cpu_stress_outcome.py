@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from probes import counters
-from stages import cpu_speed, deltas
+from stages import cpu_answers, cpu_opendcdiag, cpu_speed
 from stages import cpu_stress_judge as verdicts
 from stages.cpu_stress_judge import MIB
-from stages.cpu_stress_plan import CpuReading, Machine, MemoryReading, Options, Plan, Reading
+from stages.cpu_stress_plan import CHECKS_UNTOLD, CpuReading, Machine, MemoryReading, Options, Plan, Readings
 from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error, info
 
 LOAD_VISIBLE_BYTES = 2 << 30
 """A memory load of this size must show in the free memory; smaller ones drown in what else the machine does."""
 
 
-def judge(reading: Reading, machine: Machine, plan: Plan, options: Options) -> Outcome:
+def judge(reading: Readings, options: Options) -> Outcome:
     """Findings, figures and coverage from all that was seen (pure)."""
+    machine, plan = reading.machine, reading.plan
     idle = verdicts.idle_cpus(reading.busy, machine.online)
     cpu_findings = [finding for one in reading.cpu for finding in _cpu_findings(one)]
     memory_findings, tested_mib = _memory_findings(reading.memory, plan, options)
-    heat_s = reading.after.uptime_s - reading.before.uptime_s
-    fractions = counters.throttled_fraction(reading.before, reading.after, heat_s)
-    heat, heat_figures = verdicts.throttle_findings(fractions, options.throttle_limit, machine.model)
+    heat, heat_figures = verdicts.throttle_findings(reading.throttled, options.throttle_limit, machine.model)
+    alone = cpu_answers.cpus_tested(reading.answers.alone) & set(machine.online)
     cpu_share = 1 - len(idle) / len(machine.online) if machine.online else 0.0
     memory_share = tested_mib * MIB / machine.available_bytes if machine.available_bytes else 0.0
     return Outcome(
-        f"{len(machine.online) - len(idle)} of {len(machine.online)} CPUs and {tested_mib} MiB of memory tested",
+        f"{len(machine.online) - len(idle)} of {len(machine.online)} CPUs tested, {len(alone)} of them alone too, "
+        f"and {tested_mib} MiB of memory",
         (
             *cpu_findings,
+            *cpu_answers.findings(reading.answers, machine.places),
+            *(cpu_opendcdiag.findings(reading.opendcdiag) if reading.opendcdiag else ()),
             *_reach(idle, machine),
+            *_answers_reach(reading, alone, options),
+            *_unchecked(reading),
             *memory_findings,
             *heat,
             *cpu_speed.findings(reading.speeds, reading.slow, options.cpu_slow_fraction),
-            *deltas.earlier(reading.before),
+            *cpu_speed.clock_findings(reading.peak_khz, machine.clocks),
+            *cpu_speed.microcode_findings(machine.places),
+            *reading.earlier,
         ),
-        (*_figures(reading, tested_mib), *heat_figures),
-        {"cpu": round(cpu_share, 4), "memory": round(memory_share, 4)},
+        (*_figures(reading, tested_mib), *_alone_figure(alone, machine, options), *heat_figures),
+        {"cpu": round(cpu_share, 4), "cpu_alone": _share(alone, machine), "memory": round(memory_share, 4)},
+        tool_versions=reading.tool_versions,
     )
 
 
@@ -52,9 +59,52 @@ def _reach(idle: Sequence[int], machine: Machine) -> list[Finding]:
         return [error(ReasonCode.NOTHING_TO_TEST, "cpu", "The kernel does not say which CPUs are online")]
     if not idle:
         return []
-    names = ", ".join(map(str, idle[:16])) + (" …" if len(idle) > 16 else "")
-    text = f"{len(idle)} of {len(machine.online)} CPUs were idle for more than half of the load, so not tested: {names}"
+    text = f"{len(idle)} of {len(machine.online)} CPUs were idle for more than half of the load, so not tested: "
+    text += _listed(idle)
     return [error(ReasonCode.COVERAGE_LOW, "cpu", text)]
+
+
+def _share(cpus: Collection[int], machine: Machine) -> float:
+    return round(len(cpus) / len(machine.online), 4) if machine.online else 0.0
+
+
+def _answers_reach(reading: Readings, alone: Collection[int], options: Options) -> Iterator[Finding]:
+    """Whether the known answers reached enough CPUs: all of them together, and alone as many as the profile wants."""
+    machine = reading.machine
+    if not machine.online or reading.answers.problems:
+        return  # told already
+    if _share(alone, machine) < options.alone_coverage_floor:
+        left = _listed(sorted(set(machine.online) - set(alone)))
+        text = (
+            f"{len(alone)} of {len(machine.online)} CPUs were tested alone ({options.alone_coverage_floor:.0%} asked)"
+        )
+        yield error(ReasonCode.COVERAGE_LOW, "cpu", f"{text}; not: {left}")
+    if silent := sorted(set(machine.online) - cpu_answers.cpus_tested(reading.answers.together)):
+        text = f"{len(silent)} of {len(machine.online)} CPUs gave no known answers while all worked: {_listed(silent)}"
+        yield error(ReasonCode.COVERAGE_LOW, "cpu", text)
+
+
+def _listed(cpus: Sequence[int]) -> str:
+    return ", ".join(map(str, cpus[:16])) + (" …" if len(cpus) > 16 else "")
+
+
+def _unchecked(reading: Readings) -> Iterator[Finding]:
+    """What was only load: a pass does not speak of the results of these."""
+    if reading.machine.has_amx and reading.opendcdiag is None:
+        text = "This CPU's matrix units (AMX) were not tested: only OpenDCDiag does, and it is not installed"
+        yield info(ReasonCode.COVERAGE_LOW, "cpu", text)
+    if reading.checked is None:
+        return
+    ran = {one.report.stressor for one in reading.cpu if one.report is not None}
+    if unchecked := sorted(ran - set(reading.checked) - CHECKS_UNTOLD):
+        text = f"This version of stress-ng does not check the results of: {', '.join(unchecked)}; they were load only"
+        yield info(ReasonCode.COVERAGE_LOW, "cpu", text)
+
+
+def _alone_figure(alone: Collection[int], machine: Machine, options: Options) -> Iterator[Measurement]:
+    if machine.online:
+        floor = options.alone_coverage_floor * len(machine.online)
+        yield Measurement("cpus_tested_alone", "cpu", len(alone), "CPUs", floor, len(alone) >= floor)
 
 
 def _memory_findings(memory: MemoryReading, plan: Plan, options: Options) -> tuple[list[Finding], int]:
@@ -64,7 +114,7 @@ def _memory_findings(memory: MemoryReading, plan: Plan, options: Options) -> tup
     findings: list[Finding] = []
     tested = 0
     if memory.sat is not None:
-        findings += verdicts.sat_findings(memory.sat, plan.memory_mib)
+        findings += verdicts.sat_findings(memory.sat, plan.memory_mib, memory.slots)
         tested = min(plan.memory_mib, memory.sat.started_mib or 0)
     elif memory.vm is not None:
         findings += verdicts.vm_findings(memory.vm)
@@ -96,7 +146,7 @@ def _coverage(tested_mib: int, plan: Plan, options: Options) -> list[Finding]:
     return []
 
 
-def _figures(reading: Reading, tested_mib: int) -> list[Measurement]:
+def _figures(reading: Readings, tested_mib: int) -> list[Measurement]:
     figures = [
         Measurement(f"bogo_ops_{report.stressor}", "cpu", round(report.operations / report.wall_s, 1), "1/s")
         for one in reading.cpu

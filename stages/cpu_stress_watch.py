@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probes import ipmi, load
 from probes.tools import ToolError
@@ -19,9 +19,11 @@ MEMORY_BEAT_S = 0.25
 
 @dataclass(slots=True)
 class Watched:
-    """What was seen. `least_available` is the least free memory, in bytes, since it was last set to None."""
+    """What was seen. `least_available` is the least free memory, in bytes, since it was last set to None.
+    `peak_khz` is the highest clock of each CPU."""
 
     least_available: int | None = None
+    peak_khz: dict[int, int] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -30,7 +32,7 @@ async def watching(context: StageContext, planned_s: float) -> AsyncIterator[Wat
     watched = Watched()
     never = asyncio.get_running_loop().create_future()
     tasks = [
-        asyncio.create_task(_report(context, planned_s)),
+        asyncio.create_task(_report(context, planned_s, watched)),
         asyncio.create_task(_least_memory(context, watched)),
         asyncio.create_task(_supplies(context, never)),
     ]
@@ -42,7 +44,7 @@ async def watching(context: StageContext, planned_s: float) -> AsyncIterator[Wat
         await asyncio.wait(tasks)
 
 
-async def _report(context: StageContext, planned_s: float) -> None:
+async def _report(context: StageContext, planned_s: float, watched: Watched) -> None:
     started = time.monotonic()
     before = load.cpu_times(context.host)
     while True:
@@ -53,6 +55,8 @@ async def _report(context: StageContext, planned_s: float) -> None:
         after = load.cpu_times(context.host)
         if shares := load.busy_share(before, after):
             context.sample("load", "cpu", round(100 * sum(shares.values()) / len(shares), 1), "%")
+        for cpu, khz in load.clocks(context.host).items():
+            watched.peak_khz[cpu] = max(khz, watched.peak_khz.get(cpu, 0))
         if (mhz := load.mean_mhz(context.host)) is not None:
             context.sample("clock", "cpu", round(mhz, 1), "MHz")
         before = after

@@ -1,7 +1,8 @@
 """Judges what the machine's fault counters gained while a stage ran. What stood there before is not charged to it.
 
-Left to the stages that know the device: NIC error counters (Network, by `counters.nic_errors`), disk lines of the
-kernel log (Storage, by `kernel_log.disk_events`), throttling (CPUStress, by `counters.throttled_fraction`).
+Left to the stages that know the device, while they run: NIC error counters to Network, throttling to CPUStress, power
+events of the BMC to PSU; and always: disk lines of the kernel log to Storage (by `kernel_log.disk_events`), SMART
+counters to SMART, which reads them again at its end.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from probes.counters import AerErrors, Counters, MemoryErrors
+from probes.counters import LINK_COUNTERS, AerErrors, Counters, MemoryErrors, nic_errors, throttled_fraction
 from probes.kernel_log import KernelEvent, Kind, events
+from stages import deltas_sel
 from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
 
 CORRECTED_LIMIT = 50
@@ -28,8 +30,14 @@ _FAULTS = {
 }
 
 
-def judge(before: Counters, after: Counters, *, needed: bool = False) -> tuple[list[Finding], list[Measurement]]:
-    """Findings and figures for what was gained between two readings.
+THROTTLE_LIMIT = 0.05
+"""The part of a stage for which a CPU may be slowed down for heat before it is told of."""
+
+
+def judge(
+    before: Counters, after: Counters, *, needed: bool = False, stage: str = ""
+) -> tuple[list[Finding], list[Measurement]]:
+    """Findings and figures for what was gained between two readings, while `stage` ran.
 
     What could not be read is a warning; where the stage needs the counters for its verdict, it is an error, and
     leaves the stage unknown.
@@ -45,6 +53,9 @@ def judge(before: Counters, after: Counters, *, needed: bool = False) -> tuple[l
         *_kernel_faults(new),
         *_oom_kills(new),
         *_xids(new),
+        *([] if stage == "Network" else _links(before, after)),
+        *([] if stage == "CPUStress" else _heat(before, after)),
+        *deltas_sel.findings(before, after, power=stage != "PSU"),
     ]
     return findings, measurements
 
@@ -168,6 +179,27 @@ def _aer_findings(address: str, fatal: int, nonfatal: int, correctable: int, lin
             f"{max(0, nonfatal)} uncorrected but not fatal, {max(0, correctable)} corrected"
         )
         yield warning(ReasonCode.PCIE_AER_ERRORS, component, text, line)
+
+
+# --- links and heat ---------------------------------------------------------------------------------------------------
+
+
+def _links(before: Counters, after: Counters) -> Iterator[Finding]:
+    """A warning: how many are too many depends on the traffic, which only the Network stage knows."""
+    for name, mac in after.nic_macs.items():
+        gains = {counter: n for counter, n in nic_errors(before, after, name).items() if counter in LINK_COUNTERS}
+        if name in before.nics and gains:
+            listed = ", ".join(f"{counter} +{gain}" for counter, gain in sorted(gains.items()))
+            yield warning(ReasonCode.NET_ERRORS, f"nic:{mac}", f"Link errors on {name} during this stage: {listed}")
+
+
+def _heat(before: Counters, after: Counters) -> Iterator[Finding]:
+    fractions = throttled_fraction(before, after, after.uptime_s - before.uptime_s)
+    over = {cpu: part for cpu, part in fractions.items() if part > THROTTLE_LIMIT}
+    if over:
+        worst = max(over, key=lambda cpu: over[cpu])
+        text = f"CPU {worst} was slowed down for heat for {over[worst]:.0%} of this stage ({len(over)} CPUs were)"
+        yield warning(ReasonCode.THERMAL_THROTTLED, f"cpu:{worst}", text)
 
 
 # --- kernel ----------------------------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ class ReasonCode(StrEnum):
     KERNEL_FAULT = "kernel_fault"
     LOAD_OOM_KILLED = "load_oom_killed"
     CPU_SLOW = "cpu_slow"
+    MICROCODE_MISMATCH = "microcode_mismatch"
+    BMC_EVENT = "bmc_event"
     # Storage
     DISK_IO_ERROR = "disk_io_error"
     DISK_VERIFY_MISMATCH = "disk_verify_mismatch"

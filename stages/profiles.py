@@ -13,7 +13,7 @@ HOUR_S = 3600.0
 
 QUICK: Mapping[str, Mapping[str, Any]] = {
     "SMART": {"self_test": "short_if_quick"},
-    "CPUStress": {"duration_s": 60.0, "memory_coverage_floor": 0.80},
+    "CPUStress": {"duration_s": 60.0, "memory_coverage_floor": 0.80, "alone_coverage_floor": 0.50},
     "Storage": {"duration_s": 30.0, "coverage_floor": 0.02},
     "Network": {"duration_s": 5.0},
     "GPU": {"duration_s": 10.0},

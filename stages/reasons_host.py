@@ -103,6 +103,18 @@ TEXTS: Mapping[Code, tuple[str, str, str, str]] = {
         "Run the stage again with nothing else on the host, or with a smaller load.",
         OPERATOR,
     ),
+    Code.MICROCODE_MISMATCH: (
+        "CPUs of the same kind run different microcode.",
+        "An update reached only some of the cores or sockets, or a CPU was replaced under firmware too old to know it.",
+        "Update the firmware and power-cycle the host; if it stays, replace the CPU that cannot be updated.",
+        TECHNICIAN,
+    ),
+    Code.BMC_EVENT: (
+        "The BMC logged an event about the hardware while a stage ran.",
+        "A fan, voltage, drive or other sensor that the BMC watches left its bounds.",
+        "Read the entry in the BMC's event log, and look at the sensor it names.",
+        TECHNICIAN,
+    ),
     Code.CPU_SLOW: (
         "One CPU did clearly less work than the others.",
         "Its core is throttled, a BIOS setting holds it back, or something else ran on it.",

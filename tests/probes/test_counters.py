@@ -12,6 +12,8 @@ import pytest
 
 from probes.counters import AerErrors, MemoryErrors, Throttle, nic_errors, read, snapshot, throttled_fraction
 from probes.host import Host
+from tests.support.recordings import text as recording
+from tests.support.stand_ins import StandIns
 
 # As on a kernel 6.1: header of the counter file of one device behind a root port.
 AER_CORRECTABLE = """RxErr 0
@@ -157,3 +159,60 @@ async def test_a_read_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 def test_odd_interrupt_tables_are_survived(tmp_path: Path, text: str) -> None:
     put(tmp_path, "proc/interrupts", text)
     assert read(Host(root=tmp_path)).mce_exceptions in {None, 0}
+
+
+def with_bmc(tmp_path: Path, stand_ins: StandIns) -> Host:
+    (tmp_path / "root" / "dev").mkdir(parents=True)
+    (tmp_path / "root" / "dev" / "ipmi0").touch()
+    return Host(root=tmp_path / "root", tools=stand_ins.tools())
+
+
+async def test_the_event_log_of_the_bmc_is_read(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    only_stand_ins.says("ipmitool", recording("ipmitool", "cable-pulled-sel.out"))
+    counters = await snapshot(with_bmc(tmp_path, only_stand_ins), limit_s=10)
+    assert counters.sel is not None
+    assert counters.sel[0].text == "Power Supply #0x3b | Failure detected | Asserted"
+    assert counters.sel_unreadable is None
+    assert only_stand_ins.calls("ipmitool") == [["ipmitool", "sel", "list", "last", "25"]]
+    json.dumps(asdict(counters))
+
+
+async def test_a_hung_ipmitool_delays_nobody_and_hides_no_other_counter(
+    tmp_path: Path, only_stand_ins: StandIns
+) -> None:
+    only_stand_ins.python("ipmitool", "import time\ntime.sleep(600)\n")
+    host = with_bmc(tmp_path, only_stand_ins)
+    (host.root / "proc").mkdir()
+    (host.root / "proc" / "interrupts").write_text(INTERRUPTS)
+    started = time.monotonic()
+    counters = await snapshot(host, limit_s=1.0)
+    assert time.monotonic() - started < 4.0
+    assert counters.sel is None
+    assert counters.sel_unreadable
+    assert counters.mce_exceptions == 2
+    assert not any("BMC" in one for one in counters.unreadable)
+
+
+@pytest.mark.parametrize(
+    ("body", "unreadable"),
+    [
+        ("sys.exit(1)\n", True),
+        ("print('garbage')\n", True),
+        ("os.kill(os.getpid(), 11)\n", True),
+        ("sys.stderr.write('SEL has no entries\\n')\n", False),
+    ],
+)
+async def test_a_bmc_that_does_not_tell_is_no_gap(
+    body: str, unreadable: bool, tmp_path: Path, only_stand_ins: StandIns
+) -> None:
+    only_stand_ins.python("ipmitool", body)
+    counters = await snapshot(with_bmc(tmp_path, only_stand_ins), limit_s=10)
+    assert (counters.sel_unreadable is not None, counters.sel) == (unreadable, None if unreadable else ())
+
+
+async def test_without_bmc_or_ipmitool_there_is_no_event_log(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    none = await snapshot(Host(root=tmp_path, tools=only_stand_ins.tools()), limit_s=10)
+    missing = await snapshot(with_bmc(tmp_path, only_stand_ins), limit_s=10)
+    unasked = await snapshot(Host(root=tmp_path / "root", tools=only_stand_ins.tools()), limit_s=10, bmc=False)
+    for counters in (none, missing, unasked):
+        assert (counters.sel, counters.sel_unreadable) == (None, None)

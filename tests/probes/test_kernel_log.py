@@ -54,16 +54,22 @@ REAL_LINES = [
         "0000:89:02.0",
         0,
     ),
-    (
-        "pcieport 0000:00:01.4: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer",
+    (  # linux-pci list: an igb card behind 0000:00:1c.5
+        "igb 0000:09:00.0: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer, (Requester ID)",
         Kind.AER_NONFATAL,
-        "0000:00:01.4",
+        "0000:09:00.0",
         0,
     ),
-    (
-        "pcieport 0000:00:1c.5: AER: PCIe Bus Error: severity=Corrected, type=Physical Layer, (Receiver ID)",
+    (  # balena-os/balena-intel#304
+        "pcieport 0000:00:1c.0: AER: PCIe Bus Error: severity=Corrected, type=Data Link Layer, (Transmitter ID)",
         Kind.AER_CORRECTED,
-        "0000:00:1c.5",
+        "0000:00:1c.0",
+        0,
+    ),
+    (  # qualcomm-linux/kernel#1137
+        "pcieport 0000:00:00.0: PCIe Bus Error: severity=Correctable, type=Physical Layer, (Receiver ID)",
+        Kind.AER_CORRECTED,
+        "0000:00:00.0",
         0,
     ),
     ("watchdog: BUG: soft lockup - CPU#5 stuck for 26 seconds! [bash:537]", Kind.SOFT_LOCKUP, "5", 0),
@@ -87,7 +93,9 @@ REAL_LINES = [
     ),
     ("Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 0", Kind.HARD_LOCKUP, "0", 0),
     ("BUG: kernel NULL pointer dereference, address: 0000000000000008", Kind.OOPS, "", 0),
-    ("Oops: 0002 [#1] SMP NOPTI", Kind.OOPS, "", 0),
+    ("Oops: 0000 [#1] PREEMPT SMP NOPTI", Kind.OOPS, "", 0),  # sonic-net/sonic-buildimage#22166
+    ("Oops [#1]", Kind.OOPS, "", 0),  # riscv-software-src/opensbi#35
+    ("Internal error: Oops: 17 [#1] ARM", Kind.OOPS, "", 0),  # openbmc/linux#186
     ("NVRM: Xid (PCI:0000:01:00): 79, pid=1122, GPU has fallen off the bus.", Kind.GPU_XID, "0000:01:00", 79),
     ("blk_update_request: critical medium error, dev sdc, sector 557528", Kind.DISK_ERROR, "sdc", 0),
     (
@@ -103,7 +111,20 @@ REAL_LINES = [
         "nvme0",
         0,
     ),
-    ("nvme nvme1: I/O 5 QID 4 timeout, aborting", Kind.DISK_ERROR, "nvme1", 0),
+    ("nvme nvme0: I/O 12 QID 5 timeout, aborting", Kind.DISK_ERROR, "nvme0", 0),  # linux-surface/linux-surface#733
+    ("nvme nvme0: I/O 897 QID 2 timeout, completion polled", Kind.DISK_ERROR, "nvme0", 0),  # starfive-tech/linux#98
+    (  # a log on a public kernel list
+        "sd 3:0:0:0: [sdc] tag#180 FAILED Result: hostbyte=DID_TIME_OUT driverbyte=DRIVER_OK cmd_age=1s",
+        Kind.DISK_ERROR,
+        "sdc",
+        0,
+    ),
+    (  # linrunner/TLP#130
+        "ata1.00: exception Emask 0x0 SAct 0x3ffffff8 SErr 0x50000 action 0x6 frozen",
+        Kind.DISK_ERROR,
+        "ata1.00",
+        0,
+    ),
     ("sd 6:0:0:0: [sda] tag#0 Sense Key : Medium Error [current]", Kind.DISK_ERROR, "sda", 0),
     ("ata3.00: exception Emask 0x10 SAct 0x0 SErr 0x4010000 action 0xe frozen", Kind.DISK_ERROR, "ata3.00", 0),
 ]
@@ -204,7 +225,7 @@ def test_the_real_log_is_read_without_waiting() -> None:
 def test_disk_lines_go_to_their_disk() -> None:
     lines = [line for line, kind, *_ in REAL_LINES if kind is Kind.DISK_ERROR]
     assert [event.subject for event in disk_events(lines, "sda")] == ["sda1", "sda"]
-    assert [event.subject for event in disk_events(lines, "nvme0n1")] == ["nvme0n1", "nvme0"]
+    assert [event.subject for event in disk_events(lines, "nvme0n1")] == ["nvme0n1", *["nvme0"] * 3]
     assert [event.subject for event in disk_events(lines, "sdd", port="ata3")] == ["ata3.00"]
     assert disk_events(lines, "sd") == []
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
-from probes.counters import Counters, Throttle
+from probes.counters import Counters, Throttle, throttled_fraction
+from probes.cpu import CpuPlace
 from probes.host import Host
-from probes.kernel_log import KernelLog
 from probes.load import CpuTime, busy_share
-from stages import cpu_speed, cpu_stress, psu_samples
+from stages import cpu_answers, cpu_speed, cpu_stress, psu_samples
+from stages.cpu_answers import AnswersReading, CpuAnswers
+from stages.cpu_opendcdiag import DcdiagReading
 from stages.cpu_stress_judge import (
     SatReport,
     StressNgReport,
     cpu_findings,
+    physical_addresses,
     sat_findings,
     sat_report,
     stress_ng_report,
@@ -30,10 +35,12 @@ from stages.cpu_stress_judge import (
     vm_findings,
 )
 from stages.cpu_stress_outcome import judge
-from stages.cpu_stress_plan import CpuReading, Machine, MemoryReading, Options, Reading, make_plan
+from stages.cpu_stress_plan import ClockRange, CpuReading, Machine, MemoryReading, Options, Readings, make_plan
 from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict, cancelled_outcome
 from stages.runner import StageRun
 from stages.stage import RunFacts
+from tests.support import lying_cpu
+from tests.support.lying_cpu import LyingTools
 from tests.support.recordings import result, text
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -53,8 +60,15 @@ def codes(findings: list[Finding] | tuple[Finding, ...]) -> list[tuple[ReasonCod
 def test_the_time_is_shared_between_cpu_and_memory() -> None:
     plan = make_plan(TWO, Options(duration_s=120), 1.0)
     assert plan.memory_s == 60
-    assert sum(phase.seconds for phase in plan.phases) == 60
-    assert {phase.stressor for phase in plan.phases} == {"cpu", "cache", "vecmath", "vecfp", "vecshuf"}
+    assert (plan.together_s, plan.alone_s) == (6.0, 12.0)
+    assert sum(phase.seconds for phase in plan.phases) == 41  # whole seconds each
+    assert [phase.stressor for phase in plan.phases] == ["cpu", "vecshuf", "hash", "vecmath", "vecfp", "zlib", "cache"]
+
+
+def test_the_quick_profile_takes_no_longer_than_its_minute() -> None:
+    small = make_plan(replace(TWO, available_bytes=GIB), Options(duration_s=60), 0.5)
+    assert small.memory_s + small.alone_s + small.together_s + sum(phase.seconds for phase in small.phases) <= 61
+    assert small.seconds < 72
 
 
 def test_the_reserve_is_the_larger_of_two() -> None:
@@ -167,6 +181,25 @@ def test_a_dimm_that_is_known_is_named() -> None:
     assert [finding.component for finding in sat_findings(sat_report(known, 3.0), 64)] == ["dimm:DIMM_B2"]
 
 
+def test_a_physical_address_is_believed_only_where_it_fits_the_virtual_one() -> None:
+    """1.0.6 shifts it by flags that today's kernels keep where the page size once was."""
+    assert physical_addresses(sat("miscompare-1.0.11").miscompares)[0] == "0x1cbf46705"
+    assert physical_addresses(sat("miscompare").miscompares) == ()
+    assert physical_addresses(["miscompare on CPU 0(<-0) at 0x7f(0x:DIMM Unknown)"]) == ()
+
+
+def test_the_module_at_the_address_is_named() -> None:
+    bad = sat("miscompare-1.0.11")
+    (finding,) = sat_findings(bad, 64, {"0x1cbf46705": ("P1_DIMMA1",), "0x2f76ad70c": ("P1_DIMMA1",)})
+    assert finding.component == "dimm:P1_DIMMA1"
+    assert "by the firmware's table: hold it against EDAC" in finding.message
+    (finding,) = sat_findings(bad, 64, {"0x1cbf46705": ("A1", "B1")})
+    assert finding.component == "memory"
+    assert "0x1cbf46705, spread over A1, B1" in finding.message
+    (finding,) = sat_findings(bad, 64, {"0x1cbf46705": ()})
+    assert finding.component == "memory"
+
+
 def test_one_miscompare_fails_whatever_the_status_says() -> None:
     recorded = result("stressapptest", "miscompare")
     passed = recorded.stdout.replace("FAIL - test discovered HW problems", "PASS")
@@ -193,25 +226,38 @@ def test_a_pass_over_less_memory_or_time_is_not_believed() -> None:
 # --- judge -----------------------------------------------------------------------------------------------------------
 
 PLAN = make_plan(TWO, Options(), 1.0)
-QUIET = Counters(uptime_s=1000.0, kernel_log=KernelLog(None, 0, 10))
 GOOD_SAT = replace(sat("pass"), started_mib=PLAN.memory_mib, completed_mib=1e6)
-GOOD = Reading(
-    (CpuReading(report("pass-0.15")),),
-    {0: 1.0, 1: 0.98},
-    MemoryReading(sat=GOOD_SAT, taken_bytes=PLAN.memory_mib * MIB),
-    QUIET,
-    replace(QUIET, uptime_s=1100.0),
+
+
+def right(cpu: int) -> CpuAnswers:
+    """A sound CPU."""
+    given = {task: dict.fromkeys(answers, 5) for task, answers in cpu_answers.RIGHT.items()}
+    return CpuAnswers(cpu, 10, "ok", {**given, "functions": {"0:f0": 5, "1:f1": 5}})
+
+
+GOOD = Readings(
+    machine=TWO,
+    plan=PLAN,
+    cpu=(CpuReading(report("pass-0.15")),),
+    answers=AnswersReading((right(0), right(1)), (right(0), right(1))),
+    busy={0: 1.0, 1: 0.98},
+    memory=MemoryReading(sat=GOOD_SAT, taken_bytes=PLAN.memory_mib * MIB),
+    throttled={},
 )
 
 
-def judged(reading: Reading, machine: Machine = TWO, options: Options = Options()) -> Outcome:  # noqa: B008
-    return judge(reading, machine, PLAN, options)
+def judged(reading: Readings, options: Options = Options()) -> Outcome:  # noqa: B008
+    """Judged twice: as read, and from its JSON."""
+    outcome = judge(reading, options)
+    text = json.dumps(asdict(reading))
+    assert judge(msgspec.json.decode(text, type=cpu_stress.Readings, strict=False), options) == outcome
+    return outcome
 
 
 def test_a_sound_machine_passes_and_says_what_was_tested() -> None:
     outcome = judged(GOOD)
     assert outcome.verdict is Verdict.PASS, outcome.findings
-    assert outcome.coverage == {"cpu": 1.0, "memory": 0.9375}
+    assert outcome.coverage == {"cpu": 1.0, "cpu_alone": 1.0, "memory": 0.9375}
 
 
 def test_a_cpu_that_the_load_did_not_reach_is_not_tested() -> None:
@@ -219,6 +265,78 @@ def test_a_cpu_that_the_load_did_not_reach_is_not_tested() -> None:
     assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
     assert outcome.coverage["cpu"] == 0.5
     assert judged(replace(GOOD, busy={})).verdict is Verdict.UNKNOWN
+
+
+def test_cpus_not_tested_alone_leave_it_unknown_below_the_floor_of_the_profile() -> None:
+    half = replace(GOOD, answers=AnswersReading((right(0),), (right(0), right(1))))
+    outcome = judged(half)
+    assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert outcome.coverage["cpu_alone"] == 0.5
+    assert judged(half, Options(alone_coverage_floor=0.5)).verdict is Verdict.PASS
+    assert judged(replace(GOOD, answers=AnswersReading()), Options(alone_coverage_floor=0.0)).verdict is Verdict.UNKNOWN
+
+
+def test_a_cpu_without_answers_while_all_worked_is_not_tested() -> None:
+    outcome = judged(replace(GOOD, answers=AnswersReading((right(0), right(1)), (right(0),))))
+    assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
+
+
+def test_what_this_stress_ng_does_not_check_is_told() -> None:
+    unchecked = replace(GOOD, checked=("hash",))
+    (finding,) = (one for one in judged(unchecked).findings if "check" in one.message)
+    assert finding.severity is Severity.INFO
+    assert finding.message.endswith("does not check the results of: cpu; they were load only")
+    assert not [one for one in judged(replace(GOOD, checked=("cpu",))).findings if "check" in one.message]
+
+
+def test_matrix_units_that_nobody_tested_are_told() -> None:
+    amx = replace(GOOD, machine=replace(TWO, has_amx=True))
+    assert [one.message for one in judged(amx).findings if "AMX" in one.message]
+    passed = DcdiagReading("pass", 0, passed=9)
+    assert not [one for one in judged(replace(amx, opendcdiag=passed)).findings if "AMX" in one.message]
+    failed = replace(amx, opendcdiag=DcdiagReading("fail", 1, 8, ("amx_gemm",)))
+    assert codes(judged(failed).errors) == [(ReasonCode.CPU_MISCOMPUTE, "cpu")]
+
+
+def test_opendcdiag_gets_its_part_of_the_time() -> None:
+    plan = make_plan(replace(TWO, has_opendcdiag=True), Options(duration_s=120), 1.0)
+    assert round(plan.dcdiag_s, 1) == 12.6
+    assert sum(phase.seconds for phase in plan.phases) + plan.dcdiag_s + plan.alone_s + plan.together_s <= 61
+
+
+def test_a_whole_machine_held_at_its_lowest_clock_is_told() -> None:
+    clocks = {0: ClockRange(800_000, 3_500_000, "powersave"), 1: ClockRange(800_000, 3_500_000, "powersave")}
+    held = replace(GOOD, machine=replace(TWO, clocks=clocks), peak_khz={0: 800_000, 1: 801_000})
+    (finding,) = (one for one in judged(held).findings if one.reason_code is ReasonCode.CPU_SLOW)
+    assert finding.severity is Severity.WARNING
+    assert "CPU 0, 1 stayed at the lowest clock" in finding.message
+    for sound in (replace(held, peak_khz={0: 2_400_000, 1: 2_400_000}), replace(held, machine=TWO), GOOD):
+        assert ReasonCode.CPU_SLOW not in {one.reason_code for one in judged(sound).findings}
+    fixed = {0: ClockRange(2_000_000, 2_100_000)}
+    assert cpu_speed.clock_findings({0: 2_000_000}, fixed) == []
+
+
+def test_different_microcode_on_cpus_of_one_kind_is_told() -> None:
+    places = {
+        0: CpuPlace(0, 0, "6/106/6", "0xd000390", None),
+        1: CpuPlace(0, 1, "6/106/6", "0xd000390", None),
+        2: CpuPlace(1, 0, "6/106/6", "0xd0003a5", None),
+    }
+    (finding,) = cpu_speed.microcode_findings(places)
+    assert (finding.reason_code, finding.component) == (ReasonCode.MICROCODE_MISMATCH, "cpu:2")
+    places[2] = replace(places[2], signature="6/106/7")
+    assert cpu_speed.microcode_findings(places) == []
+    assert cpu_speed.microcode_findings({0: CpuPlace(None, None, "?/?/?", "0x1", None)} | places) == []
+
+
+def test_one_thread_of_each_core_goes_first() -> None:
+    places = {number: CpuPlace(number % 4 // 2, number % 2, "", None, None) for number in range(8)}
+    machine = Machine(tuple(range(8)), tuple(range(8)), 0, "", places)
+    assert cpu_stress.alone_order(machine) == tuple(range(8))
+    paired = {number: CpuPlace(0, number // 2, "", None, None) for number in range(6)}
+    assert cpu_stress.alone_order(replace(machine, usable=tuple(range(6)), places=paired)) == (0, 2, 4, 1, 3, 5)
+    assert cpu_stress.alone_order(replace(machine, places={}, usable=(3, 1))) == (1, 3)
 
 
 def test_memory_that_nobody_took_was_not_tested() -> None:
@@ -234,7 +352,7 @@ def test_no_memory_test_at_all_is_low_coverage() -> None:
 def test_half_the_memory_by_permission_is_told_and_does_not_fail() -> None:
     plan = make_plan(TWO, Options(), 0.5)
     memory = MemoryReading(sat=replace(GOOD_SAT, started_mib=plan.memory_mib), taken_bytes=plan.memory_mib * MIB)
-    outcome = judge(replace(GOOD, memory=memory), TWO, plan, Options())
+    outcome = judged(replace(GOOD, plan=plan, memory=memory))
     assert outcome.verdict is Verdict.PASS
     assert outcome.coverage["memory"] == 0.5
     assert any("50%" in finding.message for finding in outcome.findings)
@@ -249,9 +367,10 @@ def test_half_the_memory_by_permission_is_told_and_does_not_fail() -> None:
     ],
 )
 def test_heat_fails_servers_and_warns_others(model: str, time_ms: int, severity: Severity | None) -> None:
-    before = replace(QUIET, throttle={"0": Throttle(1, 500), "1": Throttle(0, 0)})
-    after = replace(QUIET, uptime_s=1100.0, throttle={"0": Throttle(1, 500 + time_ms), "1": Throttle(0, 0)})
-    outcome = judged(replace(GOOD, before=before, after=after), replace(TWO, model=model))
+    before = Counters(throttle={"0": Throttle(1, 500), "1": Throttle(0, 0)})
+    after = Counters(throttle={"0": Throttle(1, 500 + time_ms), "1": Throttle(0, 0)})
+    throttled = throttled_fraction(before, after, 100.0)
+    outcome = judged(replace(GOOD, throttled=throttled, machine=replace(TWO, model=model)))
     found = [f for f in outcome.findings if f.reason_code is ReasonCode.THERMAL_THROTTLED]
     assert [finding.severity for finding in found] == ([severity] if severity else [])
     assert all(finding.component == "cpu:0" for finding in found)
@@ -286,6 +405,7 @@ import re, time
 def value(name, default=None):
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 if "--version" in sys.argv: print("stress-ng, version 0.15.06 (gcc 12.2.0)"); sys.exit(0)
+if "--verifiable" in sys.argv: print("Verification enabled by --verify option:\\ncpu hash"); sys.exit(0)
 """
 ONLY_CPU_1 = (
     PARSE
@@ -310,7 +430,7 @@ async def outcome_of(
 ) -> Outcome:
     host = Host(tools=stand_ins.tools())
     context, _ = stage_context(tmp_path / "evidence", host, facts=RunFacts(memory_fraction=fraction))
-    return await cpu_stress.STAGE.run(context, Options(duration_s=duration_s))
+    return judged(await cpu_stress.run(context, Options(duration_s=duration_s)), Options(duration_s=duration_s))
 
 
 async def test_a_tool_that_only_says_it_was_successful(tmp_path: Path, only_stand_ins: StandIns) -> None:
@@ -318,7 +438,7 @@ async def test_a_tool_that_only_says_it_was_successful(tmp_path: Path, only_stan
     only_stand_ins.says("stressapptest", "Status: PASS - please verify no corrected errors\n")
     outcome = await outcome_of(tmp_path, only_stand_ins)
     assert outcome.verdict is Verdict.UNKNOWN
-    assert codes(outcome.errors).count((ReasonCode.OUTPUT_UNREADABLE, "cpu")) == 5
+    assert codes(outcome.errors).count((ReasonCode.OUTPUT_UNREADABLE, "cpu")) == 7
     assert (ReasonCode.OUTPUT_UNREADABLE, "memory") in codes(outcome.errors)
 
 
@@ -335,12 +455,65 @@ async def test_the_cpu_that_miscomputes_is_named(tmp_path: Path, only_stand_ins:
     ]
 
 
+GOOD_STRESS_NG = (
+    PARSE
+    + """
+stressor = next(word[2:] for word in sys.argv if word.startswith("--") and word[2:] in {"cpu", "hash", "vecshuf",
+                "vecmath", "vecfp", "zlib", "cache"})
+seconds = float(value("--timeout")[:-1])
+end = time.monotonic() + seconds
+for cpu in os.sched_getaffinity(0):
+    if os.fork() == 0:
+        while time.monotonic() < end: pass
+        os._exit(0)
+while time.monotonic() < end: time.sleep(0.05)
+yaml = f"- stressor: {stressor}\\n  bogo-ops: 100\\n  wall-clock-time: {seconds}\\n"
+open(value("--yaml"), "w").write(yaml + "  bogo-ops-per-second-usr-sys-time: 50.0\\n")
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
+async def test_a_cpu_that_agrees_with_itself_is_found_and_judged_again_from_the_evidence(
+    tmp_path: Path, only_stand_ins: StandIns
+) -> None:
+    """stress-ng sees nothing; the known answers do, through the whole run and again from readings.json alone."""
+    only_stand_ins.python("stress-ng", GOOD_STRESS_NG)
+    only_stand_ins.python("stressapptest", SAT)
+    script = lying_cpu.faulty(tmp_path, lying_cpu.WRONG.format(task="floating"))
+    host = Host(tools=LyingTools(only_stand_ins.tools(), script))
+    context, _ = stage_context(tmp_path / "evidence", host, facts=RunFacts(memory_fraction=0.01))
+    options = Options(duration_s=4.0)
+    outcome = await StageRun(cpu_stress.STAGE, {"duration_s": 4.0}, context).run()
+    assert outcome.verdict is Verdict.FAIL
+    assert [one.component for one in outcome.errors if one.reason_code is ReasonCode.CPU_MISCOMPUTE] == ["cpu:1"]
+    text_of_readings = (context.evidence / "readings.json").read_bytes()
+    again = judge(msgspec.json.decode(text_of_readings, type=cpu_stress.Readings, strict=False), options)
+    assert again.errors[0] == outcome.errors[0]
+    assert again.coverage == outcome.coverage
+
+
 async def test_a_memory_miscompare_fails(tmp_path: Path, only_stand_ins: StandIns) -> None:
     only_stand_ins.says("stress-ng", exit_code=1)
     only_stand_ins.says("stressapptest", text("stressapptest", "miscompare.out"), exit_code=1)
     outcome = await outcome_of(tmp_path, only_stand_ins)
     assert outcome.verdict is Verdict.FAIL
     assert (ReasonCode.MEMORY_MISCOMPUTE, "memory") in codes(outcome.errors)
+
+
+async def test_a_memory_miscompare_names_the_module(tmp_path: Path, only_stand_ins: StandIns) -> None:
+    root = tmp_path / "root"
+    (root / "sys/firmware/dmi").mkdir(parents=True)
+    (root / "proc").mkdir()
+    (root / "proc" / "meminfo").write_text("MemAvailable:    8000000 kB\n")
+    only_stand_ins.says("stress-ng", exit_code=1)
+    only_stand_ins.says("stressapptest", text("stressapptest", "miscompare-1.0.11.out"), exit_code=1)
+    only_stand_ins.says("dmidecode", text("dmidecode", "supermicro-two-socket-mapped.out"))
+    context, _ = stage_context(tmp_path / "evidence", Host(root=root, tools=only_stand_ins.tools()))
+    outcome = judged(await cpu_stress.run(context, Options(duration_s=2.0)))
+    assert (ReasonCode.MEMORY_MISCOMPUTE, "dimm:P1_DIMMA1") in codes(outcome.errors)
+    assert only_stand_ins.calls("dmidecode") == [["dmidecode", "--type", "17,20"]]
 
 
 async def test_a_crash_is_unknown(tmp_path: Path, only_stand_ins: StandIns) -> None:
@@ -362,7 +535,7 @@ async def test_a_cancel_reaches_every_grandchild(tmp_path: Path, only_stand_ins:
     only_stand_ins.python(
         "stress-ng",
         "import time\n"
-        "if '--version' in sys.argv: sys.exit(0)\n"
+        "if '--version' in sys.argv or '--verifiable' in sys.argv: sys.exit(0)\n"
         "for _ in range(3):\n"
         "    if os.fork() == 0:\n"
         "        os.setsid()\n"

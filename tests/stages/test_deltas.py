@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from probes.counters import AerErrors, Counters, MemoryErrors
+from probes.counters import AerErrors, Counters, MemoryErrors, Throttle
 from probes.kernel_log import KernelLine, KernelLog
 from stages.deltas import earlier, judge
 from stages.outcome import Finding, ReasonCode, Severity
@@ -69,7 +69,7 @@ def test_nothing_earlier_says_nothing() -> None:
             "cpu:5",
         ),
         ("INFO: task dd:77 blocked for more than 120 seconds.", ReasonCode.KERNEL_FAULT, Severity.ERROR, "kernel"),
-        ("Oops: 0002 [#1] SMP NOPTI", ReasonCode.KERNEL_FAULT, Severity.ERROR, "kernel"),
+        ("Oops: 0000 [#1] PREEMPT SMP NOPTI", ReasonCode.KERNEL_FAULT, Severity.ERROR, "kernel"),
         (
             "Out of memory: Killed process 16 (sshd) total-vm:1kB",
             ReasonCode.KERNEL_FAULT,
@@ -182,3 +182,27 @@ def test_what_was_not_seen_is_a_warning_and_an_error_where_the_stage_rests_on_it
 def test_messages_name_what_and_how_many() -> None:
     findings: list[Finding] = judge(QUIET, after(memory={"A1": MemoryErrors(7, 0)}))[0]
     assert "7 corrected memory errors on A1" in findings[0].message
+
+
+def test_link_errors_are_charged_to_every_stage_but_the_one_that_judges_them() -> None:
+    quiet = replace(QUIET, nics={"eth0": {"rx_crc_errors": 3, "rx_dropped": 1}}, nic_macs={"eth0": "52:54:00:12:34:56"})
+    now = replace(quiet, nics={"eth0": {"rx_crc_errors": 5, "rx_dropped": 900}})
+    (finding,) = judge(quiet, now, stage="Storage")[0]
+    assert (finding.reason_code, finding.severity) == (ReasonCode.NET_ERRORS, Severity.WARNING)
+    assert finding.component == "nic:52:54:00:12:34:56"
+    assert finding.message.endswith("rx_crc_errors +2")
+    assert judge(quiet, now, stage="Network")[0] == []
+    assert judge(quiet, replace(now, nic_macs={}), stage="Storage")[0] == []  # a bridge
+    assert judge(replace(quiet, nics={}), now, stage="Storage")[0] == []  # plugged in meanwhile: nothing to compare
+
+
+def test_throttling_is_charged_to_every_stage_but_the_one_that_judges_it() -> None:
+    before = replace(QUIET, uptime_s=100.0, throttle={"0": Throttle(1, 500), "1": Throttle(1, 500)})
+    now = replace(before, uptime_s=200.0, throttle={"0": Throttle(2, 500 + 4000), "1": Throttle(2, 500 + 30_000)})
+    (finding,) = judge(before, now, stage="GPU")[0]
+    assert (finding.reason_code, finding.severity, finding.component) == (
+        ReasonCode.THERMAL_THROTTLED,
+        Severity.WARNING,
+        "cpu:1",
+    )
+    assert judge(before, now, stage="CPUStress")[0] == []

@@ -1,0 +1,81 @@
+"""A CPU that lies: runs the known-answer child with a fault in it that shows on one CPU alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.tools import ToolResult, ToolRunner
+from stages.cpu_answers import CHILD
+
+START = 'if __name__ == "__main__":'
+WRONG = "    return _true(task, seed)[:-1] + 'x' if task is {task} else _true(task, seed)\n"
+ONCE = """    marker = {marker!r}
+    if task is hashes and not os.path.exists(marker):
+        open(marker, "w").close()
+        return _true(task, seed)[:-1] + "x"
+    return _true(task, seed)
+"""
+EVER_OTHER = "    return f'{seed}:{time.monotonic_ns()}'\n"
+NO_MEMORY = "    raise MemoryError\n"
+CRASH = "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+KILLED = "    os.kill(os.getpid(), signal.SIGKILL)\n"
+FREEZE = "    time.sleep(600)\n"
+
+
+def faulty(folder: Path, fault: str, cpus: Collection[int] = (1,)) -> Path:
+    """A copy of the child whose tasks run `fault` when pinned to one of `cpus`."""
+    body = f"""
+_true = _answer
+
+def _answer(task, seed):
+    if not any(os.sched_getaffinity(0) == {{cpu}} for cpu in {sorted(cpus)!r}):
+        return _true(task, seed)
+{fault}
+"""
+    script = folder / "faulty_child.py"
+    script.write_text(CHILD.read_text().replace(START, body + START))
+    return script
+
+
+@dataclass(frozen=True)
+class LyingTools:
+    """A tool runner that starts `script` in place of the child."""
+
+    real: ToolRunner
+    script: Path
+
+    def find(self, name: str) -> str | None:
+        return self.real.find(name)
+
+    async def run(
+        self,
+        *argv: str,
+        timeout_s: float,
+        accept: Collection[int] | None = (0,),
+        stdin: bytes | None = None,
+        load: bool = False,
+        memory_bytes: int = 0,
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> ToolResult:
+        swapped = tuple(str(self.script) if word == str(CHILD) else word for word in argv)
+        return await self.real.run(
+            *swapped,
+            timeout_s=timeout_s,
+            accept=accept,
+            stdin=stdin,
+            load=load,
+            memory_bytes=memory_bytes,
+            pass_fds=pass_fds,
+            environment=environment,
+            on_line=on_line,
+        )
+
+    def recording(self, folder: Path) -> ToolRunner:
+        return LyingTools(self.real.recording(folder), self.script)
+
+    def take_unkillable(self) -> list[str]:
+        return self.real.take_unkillable()
