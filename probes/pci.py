@@ -173,7 +173,7 @@ def _device(folder: Path, slots: dict[str, str]) -> PciDevice:
         numa_node=node if node is not None and node >= 0 else None,
         upstream=_port_above(folder),
         slot=slots.get(address.rpartition(".")[0]) or (text_of(folder / "label") if "label" in there else None),
-        virtual_function="physfn" in there,
+        virtual_function=(folder / "physfn").exists(),
         link=_link(folder) if "current_link_width" in there else None,
     )
 
