@@ -120,7 +120,7 @@ class RecordedTools:
     _asked: Counter[str] = field(default_factory=Counter)
 
     def find(self, name: str) -> str | None:
-        known = self.folder.is_dir() and any(file.name.split()[0] == name for file in self.folder.glob("*.out"))
+        known = self.folder.is_dir() and any(file.stem.split()[0] == name for file in self.folder.glob("*.out"))
         return f"/usr/bin/{name}" if known else None
 
     async def run(
@@ -140,7 +140,7 @@ class RecordedTools:
         if load:
             raise ToolFailed(name, f"{name} was not run: a recorded machine cannot be put under load")
         if self.find(name) is None:
-            raise ToolMissing(name, f"nothing of {name} was recorded in {self.folder}")
+            raise ToolMissing(name, f"nothing of {name} was recorded on this machine")
         result = self._recorded(name, argv)
         self._keep(result)
         for line in result.stdout.splitlines() if on_line else ():
@@ -164,7 +164,7 @@ class RecordedTools:
         stem = self._file_for(stem_of(argv))
         out, err, end = (self.folder / f"{stem}{kind}" for kind in (".out", ".err", ".exit"))
         if not out.exists():
-            raise ToolFailed(name, f"this call was not recorded: {out}")
+            raise ToolFailed(name, f"this call was not recorded: {stem}")
         ended = end.read_text().strip() if end.exists() else "0"
         code = None if ended == TIMED_OUT else int(ended)
         return ToolResult(

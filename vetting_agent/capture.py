@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 VERSION_LIMIT_S = 5.0
+COUNTERS_LIMIT_S = 15.0
 VERSION_ARGUMENTS = {"ipmitool": "-V", "nvme": "version"}
 IDENTITIES = {
     "system": ("serial", "uuid", "board_serial", "chassis_serial", "asset_tag", "hostname"),
@@ -130,7 +131,7 @@ async def _let_stages_read(host: Host, *, self_test: bool) -> list[str]:
     from vetting_agent.recorded_stage import AT_REST, Quiet
 
     problems = []
-    await apart(lambda: counters.read(host), "counters")
+    await counters.snapshot(host, limit_s=COUNTERS_LIMIT_S)
     await apart(lambda: sensors.read_all(host), "sensors")
     for stage in STAGES:
         if stage.name not in AT_REST:
@@ -223,14 +224,15 @@ def _identities(found: Inventory) -> Iterator[str]:
 
 def _differences(machine: Inventory, recording: Inventory, masker: Masker | None) -> list[str]:
     """Sections that the recording tells otherwise than the machine did; with masks, sections lost altogether."""
-    before, after = asdict(machine), asdict(recording)
+    before, after = (_comparable(one) for one in (machine, recording))
     if masker is not None:
-        return [f"{name} cannot be read" for name in before if before[name] and not after[name] and name != "failed"]
-    return [
-        f"{name}: {_first_difference(before[name], after[name])}"
-        for name in before
-        if name != "notes" and before[name] != after[name]
-    ]
+        return [f"{name} cannot be read" for name in before if before[name] and not after[name]]
+    return [f"{name}: {_first_difference(before[name], after[name])}" for name in before if before[name] != after[name]]
+
+
+def _comparable(found: Inventory) -> dict[str, Any]:
+    """Without messages, which may name the place of the recording."""
+    return {**asdict(found), "failed": tuple(one.section for one in found.failed), "notes": ()}
 
 
 def _first_difference(before: Any, after: Any, where: str = "") -> str:

@@ -33,6 +33,7 @@ _LABELLED = (
     re.compile(
         rb'"(?:serial_number|serial|sn|logical_unit_id|wwn|nguid|eui64|uuid|sas_address)"\s*:\s*"([^"]{4,})"', re.I
     ),
+    re.compile(rb'"(?:serial|uuid)"\s*:\s*\{"value"\s*:\s*"([^"]{4,})"'),  # probes.nvml_child
     re.compile(rb"(?m)^\s*(?:[\w /]*Serial(?: Number)?|UUID|Asset Tag|LU WWN Device Id)\s*:\s*(\S[^\n]{2,}?)\s*$"),
     re.compile(
         rb"(?m)^E:(?:ID_SERIAL|ID_SERIAL_SHORT|ID_SCSI_SERIAL|SCSI_IDENT_SERIAL|ID_WWN|ID_WWN_WITH_EXTENSION)=(.{4,})$"

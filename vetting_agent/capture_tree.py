@@ -16,7 +16,7 @@ from pathlib import Path
 
 from probes.apart import apart
 
-ROOTS = frozenset({"proc", "sys", "dev", "etc", "run"})
+FOLLOWED = frozenset({"proc", "sys", "dev", "run"})
 FILE_LIMIT = 2**20
 TREE_LIMIT = 32 * 2**20
 READ_LIMIT_S = 5.0
@@ -65,12 +65,12 @@ class _Builder:
     async def add(self, path: str) -> None:
         if path == OS_RELEASE:  # on most machines a link to where nothing else is recorded
             await self._read(path)
-        elif path.partition("/")[0] in ROOTS - {"etc"} and (real := self._follow(path)) is not None:
+        elif path.partition("/")[0] in FOLLOWED and (real := self._follow(path)) is not None:
             await self._keep(real)
 
     async def add_entries(self, path: str) -> None:
-        real = self._follow(path) if path.partition("/")[0] in ROOTS - {"etc"} else None
-        if real is None:
+        real = self._follow(path) if path.partition("/")[0] in FOLLOWED else None
+        if real is None or not (self.root / real).is_dir():
             return
         try:
             entries = list(os.scandir(self.root / real))
@@ -110,7 +110,7 @@ class _Builder:
             else:
                 self.tree.links[here] = target
             left = target.split("/") + left
-        if place.partition("/")[0] not in ROOTS or not os.path.lexists(self.root / place):
+        if place.partition("/")[0] not in FOLLOWED or not os.path.lexists(self.root / place):
             return None
         return place
 
