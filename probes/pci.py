@@ -104,7 +104,11 @@ def read(host: Host, notes: Notes) -> tuple[PciDevice, ...]:
         return ()
     slots = _slots(host)
     folders = [folder for folder in entries_of(host.sys("bus", "pci", "devices")) if ADDRESS.match(folder.name)]
-    return tuple(_device(folder, slots) for folder in folders)
+    devices = tuple(_device(folder, slots) for folder in folders)
+    for device in devices:
+        if device.class_id is None or device.vendor_id is None:
+            notes.add(f"pci {device.address}", "what it is could not be read")
+    return devices
 
 
 def address_in(path: str) -> str | None:

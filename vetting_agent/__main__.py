@@ -44,15 +44,15 @@ COMMANDS: Mapping[str, Command] = {
         ("vetting_agent.alone", "add_arguments_stage"),
         "vetting_agent.alone",
     ),
-    "capture": Command(
-        "record this machine into a folder that inventory and stage can read with --root",
-        ("vetting_agent.capture", "add_arguments"),
-        "vetting_agent.capture",
-    ),
     "explain": Command(
         "say what a reason code means and what to do",
         ("vetting_agent.explain", "add_arguments"),
         "vetting_agent.explain",
+    ),
+    "capture": Command(
+        "record this machine into a folder that inventory and stage can read with --root",
+        ("vetting_agent.capture", "add_arguments"),
+        "vetting_agent.capture",
     ),
     "hold-clean": Command(
         "take back the hold key of an agent that was killed",
