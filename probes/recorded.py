@@ -27,6 +27,8 @@ from probes.host import Host
 from probes.tools import ToolFailed, ToolKilled, ToolMissing, ToolResult, ToolTimeout
 
 MANIFEST = "capture.json"
+EMPTY = ".empty"
+"""Stands in a folder that was empty, because a folder with nothing in it survives neither git nor many archives."""
 TIMED_OUT = "timeout"
 PYTHON = "python"
 """The name under which calls of Python itself (`probes.nvml_child`) are recorded, whichever it was."""
@@ -71,11 +73,11 @@ def _refuse_ways_out(folder: Path) -> None:
 
 
 def _root(folder: Path, unreadable: Mapping[str, int]) -> Path:
-    """The folder as a path that fails to open where the recorded machine failed."""
-    if not unreadable:
-        return folder
+    """The folder as a path that fails to open where the recorded machine failed, and hides what keeps folders."""
 
     def check(path: os.PathLike[str]) -> None:
+        if not unreadable:
+            return
         code = unreadable.get(os.path.relpath(os.path.realpath(path), folder))
         if code is not None:
             raise OSError(code, os.strerror(code), str(path))
@@ -87,7 +89,7 @@ def _root(folder: Path, unreadable: Mapping[str, int]) -> Path:
 
         def iterdir(self) -> Any:
             check(self)
-            return super().iterdir()
+            return (entry for entry in super().iterdir() if entry.name != EMPTY)
 
     return RecordedPath(folder)
 

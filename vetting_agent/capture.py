@@ -169,6 +169,7 @@ async def _versions(machine: Host, calls: dict[str, Call]) -> dict[str, str]:
 
 
 def _write(folder: Path, tree: Tree, calls: dict[str, Call], manifest: dict[str, Any], masker: Masker | None) -> None:
+    from probes.recorded import EMPTY
     from vetting_agent.capture_mask import without_secrets
 
     def content(raw: bytes) -> bytes:
@@ -188,6 +189,9 @@ def _write(folder: Path, tree: Tree, calls: dict[str, Call], manifest: dict[str,
         path = folder / name(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(name(target))
+    for place in tree.folders:
+        if not any((folder / name(place)).iterdir()):
+            (folder / name(place) / EMPTY).touch()
     for stem, call in sorted(calls.items()):
         _write_call(folder / "tools" / name(stem), call, content)
     text = json.dumps(manifest, indent=1) + "\n"

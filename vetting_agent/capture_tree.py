@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from probes.apart import apart
+from probes.recorded import EMPTY
 
 FOLLOWED = frozenset({"proc", "sys", "dev", "run"})
 FILE_LIMIT = 2**20
@@ -73,7 +74,7 @@ class _Builder:
         if real is None or not (self.root / real).is_dir():
             return
         try:
-            entries = list(os.scandir(self.root / real))
+            entries = [entry for entry in os.scandir(self.root / real) if entry.name != EMPTY]
         except OSError as problem:
             self._failed(real, problem)
             return

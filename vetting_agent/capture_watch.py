@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
 from typing import Any
 
-from probes.recorded import TIMED_OUT, stem_of
+from probes.recorded import EMPTY, TIMED_OUT, stem_of
 from probes.tools import ToolError, ToolFailed, ToolResult, ToolRunner, ToolTimeout
 
 
@@ -34,7 +34,7 @@ class Watch:
 
             def iterdir(self) -> Any:
                 listed.add(str(self))
-                return super().iterdir()
+                return (entry for entry in super(WatchedPath, self).iterdir() if entry.name != EMPTY)
 
         return WatchedPath(folder)
 

@@ -208,6 +208,18 @@ async def test_a_file_is_cut_where_it_is_too_long(tmp_path: Path) -> None:
     assert len(tree.files["proc/cpuinfo"]) == capture_tree.FILE_LIMIT
 
 
+async def test_an_empty_folder_survives_git_and_stays_empty(tmp_path: Path) -> None:
+    root = copy_of("mini-pc", tmp_path)
+    for folder in ("sys/class/power_supply", "sys/bus/pci/slots", "sys/block"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for path in (root / "sys/block").iterdir():
+        path.unlink()
+    (tmp_path / "tree").mkdir()
+    await capture(host_in(root), tmp_path / "tree")
+    assert not [path for path in (tmp_path / "tree").rglob("*") if path.is_dir() and not any(path.iterdir())]
+    assert (await collect(host_in(tmp_path / "tree"))).disks == ()
+
+
 async def test_links_stay_inside_and_circles_end(tmp_path: Path) -> None:
     files = {
         "sys/a": Link("/sys/b"),
@@ -346,6 +358,15 @@ def test_what_is_masked_by_its_form(text: bytes, kept: bool) -> None:
     assert (masker.mask(text) == text) is kept
     assert len(masker.mask(text)) == len(text)
     assert masker.mask(text) == masker.mask(text)
+
+
+def test_a_known_serial_is_masked_in_either_case_and_as_bytes() -> None:
+    masker = Masker(b"salt" * 8)
+    masker.add([b"WD-WX1A2", b"0x5000c500a1b2c3d4"])
+    for text in (b"WD-WX1A2", b"wd-wx1a2", b"0X5000C500A1B2C3D4", bytes.fromhex("5000c500a1b2c3d4")):
+        assert masker.mask(text) != text
+        assert len(masker.mask(text)) == len(text)
+    assert masker.mask(b"wd-wx1a2") == masker.mask(b"WD-WX1A2").lower()
 
 
 def test_the_maker_stays_in_a_masked_mac() -> None:
