@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 SHORTEST = 4
+ROUNDS = 8
+"""A mask that happens to be what it masks is drawn again."""
 REMOVED = b"[removed]"
 _SECRET = re.compile(
     rb"((?:[\w.-]*(?:token|passwd|password|secret|psk|api[_-]?key|private[_-]?key))[\"']?[=:] ?)[^\s\"',&]+", re.I
@@ -41,6 +43,7 @@ _LABELLED = (
 )
 # smartctl prints these names as numbers.
 _NUMBERED = re.compile(rb'("(?:wwn|eui64)"\s*:\s*\{[^}]*"(?:id|ext_id)"\s*:\s*)(\d+)')
+_PREFIX = re.compile(rb"^(?:0[xX]|naa\.|eui\.|GPU-)")
 _EMPTY = re.compile(
     rb"(?i)not (?:specified|provided|present)|unknown|none|n/?a|default string|to be filled.*|[0x.: -]*|"
     rb"no (?:dimm|module).*"
@@ -69,8 +72,14 @@ class Masker:
         """Mask these values wherever they stand."""
         for value in values:
             if len(value) >= SHORTEST and not _EMPTY.fullmatch(value):
-                self._masks.update(_forms(value, self._masked(value)))
+                self._masks.update(_forms(value, self._with_prefix(value)))
         self._pattern = None
+
+    def _with_prefix(self, value: bytes) -> bytes:
+        """Masked but for the prefix that says what kind of number it is."""
+        prefix = _PREFIX.match(value)
+        start = prefix.end() if prefix else 0
+        return value[:start] + self._masked(value[start:])
 
     def mask(self, content: bytes) -> bytes:
         """`content` with everything masked that identifies one machine."""
@@ -104,8 +113,8 @@ class Masker:
 
     def _masked(self, value: bytes, like: bytes | None = None) -> bytes:
         """Letters of the same kind in their places, chosen by the salt and the value in lower case."""
-        letters = self._letters(value.lower(), 0)
-        return bytes(map(_one, like or value, letters))
+        masks = (bytes(map(_one, like or value, self._letters(value.lower(), round_))) for round_ in range(ROUNDS))
+        return next((mask for mask in masks if mask != (like or value)), value)
 
     def _letters(self, value: bytes, round_: int) -> bytes:
         count = len(value) // 32 + 1
@@ -139,7 +148,7 @@ def _forms(value: bytes, masked: bytes) -> Iterator[tuple[bytes, bytes]]:
         before, after = _swapped(lead + value), _swapped(lead + masked)
         if len(before) >= 8:
             yield before, after
-    digits, masked_digits = (text.removeprefix(b"0x").removeprefix(b"naa.") for text in (value, masked))
+    digits, masked_digits = (_PREFIX.sub(b"", text) for text in (value, masked))
     if re.fullmatch(rb"(?:[0-9A-Fa-f]{2}){8,16}", digits) and len(digits) == len(masked_digits):
         number, masked_number = bytes.fromhex(digits.decode()), bytes.fromhex(masked_digits.decode())
         yield digits, masked_digits

@@ -402,6 +402,7 @@ def _bmc() -> Files:
         **tool("ipmitool -S sdr-cache.bin sdr elist", supplies),
         **tool("ipmitool sdr elist", supplies),
         **tool("ipmitool sel elist last 50", log),
+        **tool("ipmitool sel list last 25", log),
     }
 
 
