@@ -432,7 +432,7 @@ def gpu_node_h100() -> Files:
     files: Files = {
         **cpus(XEON_8480, cores),
         **memory(2_113_000_000),
-        **kernel("5.15.0-118-generic", "#128-Ubuntu SMP", "Ubuntu 22.04.4 LTS", "gpu-8"),
+        **kernel("5.15.0-118-generic", "#128-Ubuntu SMP", "Ubuntu 22.04.4 LTS", "trainer-8"),
         "sys/class/net/lo/address": "00:00:00:00:00:00",
         **pci_function("0000:00:1d.0", uevent="DRIVER=pcieport\nPCI_CLASS=60400\nPCI_ID=8086:1BBF", **link(4, 4)),
         **nvme_disk("0000:00:1d.0", "0000:01:00.0"),

@@ -269,7 +269,7 @@ IDENTIFYING = {
         "6f1e5a34-7e0b-4a2c-9c1d-0123456789ab",
     ),
     "two-socket-raid": ("SAS-HEALTHY-1", "0061c2b4a01c2b00", "48AAE639", "192.0.2.17", "store-1"),
-    "gpu-node-h100": ("1650000000001", "GPU-11111111-2222", "gpu-8"),
+    "gpu-node-h100": ("1650000000001", "GPU-11111111-2222", "trainer-8"),
 }
 
 
