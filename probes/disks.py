@@ -200,7 +200,7 @@ def _udev_identity(place: attachment.Place) -> inquiry.Identity:
 
 def _usb_identity(place: attachment.Place) -> inquiry.Identity:
     """The serial number of the USB device that the disk sits behind."""
-    folder = Path(os.path.realpath(place.folder))
+    folder = place.folder.resolve()
     while folder.name != "devices" and folder != folder.parent:
         if (folder / "idVendor").exists():
             return inquiry.Identity(serial=text_of(folder / "serial"))

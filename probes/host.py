@@ -7,7 +7,7 @@ name those roots; `tests/test_house.py` guards that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from probes.tools import ToolRunner, Tools
@@ -29,11 +29,13 @@ class Host:
 
     root: Path = REAL_ROOT
     tools: ToolRunner = field(default_factory=_default_tools)
+    asks_kernel: bool = True
+    """False while this machine is being recorded: what comes by kernel call leaves nothing that could be kept."""
 
     @property
     def is_real(self) -> bool:
-        """True for the machine this process runs on, False for a recording."""
-        return self.root == REAL_ROOT
+        """True for the machine this process runs on and may ask by kernel call, False for a recording."""
+        return self.asks_kernel and self.root == REAL_ROOT
 
     def proc(self, *parts: str) -> Path:
         """A path below /proc."""
@@ -57,7 +59,7 @@ class Host:
 
     def with_tools(self, tools: ToolRunner) -> Host:
         """The same machine with its tools run another way, for instance recorded into a folder."""
-        return Host(root=self.root, tools=tools)
+        return replace(self, tools=tools)
 
 
 def text_of(path: Path) -> str | None:

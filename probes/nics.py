@@ -6,7 +6,6 @@ sysfs-class-net), and the kernel's ethtool calls for driver, firmware and perman
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,12 +104,12 @@ def _addresses() -> Mapping[str, tuple[str, ...]]:
 
 def _nic(folder: Path, facts: ethtool.Facts, addresses: tuple[str, ...], notes: Notes) -> Nic:
     device = folder / "device"
-    path = os.path.realpath(device)
+    path = device.resolve()
     current_mac = _mac(text_of(folder / "address"))
     is_up = _is_up(folder)
     speed = int_of(folder / "speed")
-    pci = address_in(path)
-    pci_folder = _pci_folder(Path(path), pci)
+    pci = address_in(str(path))
+    pci_folder = _pci_folder(path, pci)
     node = int_of(pci_folder / "numa_node")
     nic = Nic(
         name=folder.name,

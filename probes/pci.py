@@ -104,7 +104,11 @@ def read(host: Host, notes: Notes) -> tuple[PciDevice, ...]:
         return ()
     slots = _slots(host)
     folders = [folder for folder in entries_of(host.sys("bus", "pci", "devices")) if ADDRESS.match(folder.name)]
-    return tuple(_device(folder, slots) for folder in folders)
+    devices = tuple(_device(folder, slots) for folder in folders)
+    for device in devices:
+        if device.class_id is None or device.vendor_id is None:
+            notes.add(f"pci {device.address}", "what it is could not be read")
+    return devices
 
 
 def address_in(path: str) -> str | None:
@@ -173,7 +177,7 @@ def _device(folder: Path, slots: dict[str, str]) -> PciDevice:
         numa_node=node if node is not None and node >= 0 else None,
         upstream=_port_above(folder),
         slot=slots.get(address.rpartition(".")[0]) or (text_of(folder / "label") if "label" in there else None),
-        virtual_function="physfn" in there,
+        virtual_function=(folder / "physfn").exists(),
         link=_link(folder) if "current_link_width" in there else None,
     )
 

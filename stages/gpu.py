@@ -73,7 +73,8 @@ async def run(context: StageContext, options: Options) -> Readings:
     if not context.host.sys("bus").is_dir():
         return Readings((), pci_readable=False)
     everything = await pci.collect(context.host, notes)
-    devices = tuple(device for device in everything if gpus.is_compute(device))
+    # One whose class could not be read may be a GPU: it must not be passed over.
+    devices = tuple(device for device in everything if gpus.is_compute(device) or device.class_id is None)
     paths = tuple(gpu_judge.path_of(device, everything) for device in devices)
     context.info(f"GPU: {len(devices)} compute GPUs on PCI")
     if not any(device.vendor_id == gpus.NVIDIA for device in devices):
@@ -139,7 +140,7 @@ def judge(reading: Readings, options: Options) -> Outcome:
         judged = gpu_judge.judge_gpus(_nvidia(reading), reading.paths, reading.samples, limits)
         findings += judged.findings
         measurements += judged.measurements
-    found = len(reading.devices)
+    found = sum(device.class_id is not None for device in reading.devices)
     return Outcome(
         headline=f"{found} compute GPUs, health facts read, no load run" if found else "No compute GPU here",
         findings=tuple(findings),
@@ -160,6 +161,9 @@ def _of_all(failure: Finding, device: PciDevice) -> Finding:
 
 
 def _other_vendor(device: PciDevice) -> Finding:
+    if device.class_id is None:
+        text = f"What is at PCI {device.address} could not be read: it may be a GPU"
+        return error(ReasonCode.PROBE_ERROR, f"pci:{device.address}", text)
     name = gpus.VENDOR_NAMES.get(device.vendor_id or "", device.vendor_id or "")
     text = f"{name} GPU at PCI {device.address}: only NVIDIA GPUs can be tested; this one was not"
     return error(ReasonCode.GPU_NOT_LOADED, f"pci:{device.address}", text)

@@ -54,6 +54,11 @@ COMMANDS: Mapping[str, Command] = {
         ("vetting_agent.explain", "add_arguments"),
         "vetting_agent.explain",
     ),
+    "capture": Command(
+        "record this machine into a folder that inventory and stage can read with --root",
+        ("vetting_agent.capture", "add_arguments"),
+        "vetting_agent.capture",
+    ),
     "hold-clean": Command(
         "take back the hold key of an agent that was killed",
         ("vetting_agent.hold", "add_arguments"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PASS, FAIL, USAGE, UNKNOWN, INTERRUPTED = 0, 1, 2, 4, 130
 MEMORY_FRACTION = 0.5
 PROGRESS_EVERY_S = 10.0
+ROOT_HELP = "read a recorded machine, made by `vetting-agent capture DIR`, and nothing of this one"
 ResultT = TypeVar("ResultT")
 
 
@@ -34,9 +35,7 @@ def add_arguments_inventory(parser: argparse.ArgumentParser) -> None:
     """The arguments of `inventory`."""
     parser.set_defaults(alone="inventory")
     parser.add_argument("--json", action="store_true", help="print the inventory object of the protocol")
-    parser.add_argument(
-        "--root", metavar="DIR", type=Path, help="read a recorded machine: a folder with proc, sys, etc and run"
-    )
+    parser.add_argument("--root", metavar="DIR", type=Path, help=ROOT_HELP)
 
 
 def add_arguments_stage(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +49,14 @@ def add_arguments_stage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evidence", metavar="DIR", type=Path, help="where to leave raw output (default: a new folder)"
     )
+    parser.add_argument("--root", metavar="DIR", type=Path, help=ROOT_HELP)
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the command that the parser was made for; the exit code."""
     command = _inventory if args.alone == "inventory" else _stage
     try:
-        return _until_interrupted(lambda: command(args))
+        return until_interrupted(lambda: command(args))
     except UsageError as problem:
         print(f"vetting-agent {args.alone}: {problem}", file=sys.stderr)  # noqa: T201
         return USAGE
@@ -66,7 +66,7 @@ class UsageError(ValueError):
     """The command line cannot be followed; `str()` says why."""
 
 
-def _until_interrupted(work: Callable[[], Awaitable[int]]) -> int:
+def until_interrupted(work: Callable[[], Awaitable[int]]) -> int:
     """Run `work`; SIGINT and SIGTERM cancel it, which kills all it started."""
 
     async def watched() -> int:
@@ -94,24 +94,25 @@ async def _inventory(args: argparse.Namespace) -> int:
 
 
 def _host(root: Path | None) -> Host:
+    """This machine, or the one recorded in a folder. Raises UsageError."""
     from probes.host import Host
-    from vetting_agent.no_tools import NoTools
+    from probes.recorded import NotARecording, open_recording
 
-    if root is None:
-        return Host()
-    if not (root / "sys").is_dir():
-        raise UsageError(f"{root} is no recorded machine: it has no folder sys")
-    return Host(root.resolve(), NoTools())
+    try:
+        return Host() if root is None else open_recording(root)
+    except NotARecording as problem:
+        raise UsageError(str(problem)) from None
 
 
 async def _stage(args: argparse.Namespace) -> int:
     from stages.stage import RunFacts, StageContext
     from vetting_agent import alone_text
+    from vetting_agent.recorded_stage import refusal
 
     stage = _stage_named(args.name)
     parameters = _parameters(stage, args.settings)
+    host = _host(args.root)
     evidence = _evidence_folder(args.evidence, stage.name)
-    host = _host(None)
     context = StageContext(
         host=host.with_tools(host.tools.recording(evidence / "tools")),
         evidence=evidence,
@@ -119,7 +120,8 @@ async def _stage(args: argparse.Namespace) -> int:
         iperf=_NoLender(),
         listener=_Spoken(),
     )
-    outcome = await _run(stage, parameters, context)
+    refused = refusal(stage) if args.root else None
+    outcome = refused or await _run(stage, parameters, context)
     _print(_outcome_json(outcome) if args.json else alone_text.outcome(stage.title, outcome))
     print(f"Evidence: {evidence}", file=sys.stderr)  # noqa: T201
     return _exit_code(outcome)
