@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from probes.host import Host
 from stages import stamps
 from stages.outcome import ReasonCode
-from stages.stamp_child import BLOCK, prove
+from stages.stamp_child import BLOCK, check, prove
 
 NONCE = bytes(range(16))
 SPAN = 16 * BLOCK
@@ -43,6 +44,9 @@ class Memory:
     def judged(self, said: int) -> list[ReasonCode]:
         answer = prove(self.write, lambda: None, self.read, said, SPAN, NONCE)
         proof = stamps.parse(json.dumps(answer), said, SPAN)
+        if not proof.wrong:
+            later = stamps.parse_reread(json.dumps(check(self.read, said, SPAN, NONCE)))
+            proof = replace(proof, later=later)
         return [finding.reason_code for finding in stamps.judge(proof, "disk:S", "sda")]
 
 
@@ -99,7 +103,7 @@ async def test_the_real_child_proves_a_file_and_fills_it_again(tmp_path: Path, h
     path.write_bytes(b"\0" * size)
     fd = os.open(path, os.O_RDWR)
     try:
-        proof = await stamps.prove(host, fd, size, 60)
+        proof = await stamps.prove(host, fd, size, 60, 0.0)
         assert stamps.judge(proof, "disk:S", "sda") == []
         assert proof.read == stamps.stamped_bytes(size, stamps.span_of(size))
         assert any(path.read_bytes())
@@ -114,8 +118,8 @@ async def test_the_real_child_reports_a_device_that_ends_early(tmp_path: Path, h
     path.write_bytes(b"\0" * 2**20)
     fd = os.open(path, os.O_RDONLY)
     try:
-        proof = await stamps.prove(host, fd, 2**21, 60)
+        proof = await stamps.prove(host, fd, 2**21, 60, 0.0)
     finally:
         os.close(fd)
     assert proof.failed is not None
-    assert proof.failed[2] == "write"
+    assert proof.failed.direction == "write"

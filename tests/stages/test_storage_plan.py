@@ -10,6 +10,7 @@ from stages.stamp_child import pieces
 from stages.stamps import span_of, stamped_bytes
 from stages.storage_plan import (
     FILL,
+    LEAST_BLOCKS,
     MIB,
     Options,
     Speed,
@@ -45,7 +46,9 @@ def test_spread_blocks_stay_in_their_zones_and_never_overlap(
         end = zone.offset + zone.length
         assert starts(zone)[-1] + zone.block <= end <= size
         assert zone.skip % 4096 == 0
-    assert wanted <= sum(zone.count for zone in found) < wanted + zones or wanted < zones
+    # What rounding to whole sectors leaves at the end of a zone is read as well.
+    most = wanted * (1 + 4096 / block) + zones
+    assert wanted <= sum(zone.count for zone in found) <= most or wanted < zones
 
 
 @settings(deadline=None)
@@ -70,7 +73,8 @@ def test_the_plan_fits_the_time_and_spreads_over_the_whole_disk(size: int, time_
     if plan.whole:
         assert size / rate <= time_s or count <= 2 * len(plan.zones) + len(plan.zones)
     else:
-        assert (count - 3 * len(plan.zones)) * speed.stepped_block_s <= time_s
+        longest = max(time_s, LEAST_BLOCKS * speed.stepped_block_s) * (1 + 4096 / block)
+        assert (count - 3 * len(plan.zones)) * speed.stepped_block_s <= longest
     assert plan.zones[0].offset == 0
     assert plan.zones[-1].offset + plan.zones[-1].length == size // block * block
     assert plan.edges[0].offset == 0
