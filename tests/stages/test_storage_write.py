@@ -234,6 +234,46 @@ print('{{"signatures": []}}')
     assert not any(other.content())
 
 
+SWAPS = {
+    "a link to another disk": ("os.unlink(node); os.symlink(other, node)", IN_USE),
+    "a plain file": ("os.unlink(node); open(node, 'wb').write(bytes(4096))", IN_USE),
+    "nothing": ("os.unlink(node)", IN_USE),
+    "a disk of another serial": ("open(page, 'wb').write(b'\\0\\x80\\0\\5SER-Z')", NOT_EXPECTED),
+    "a disk of another size": ("os.truncate(backing, 2 * size); losetup()", NOT_EXPECTED),
+    "a disk that is mounted": ("open(mounts, 'w').write(mounted)", IN_USE),
+}
+
+
+@pytest.mark.parametrize("becomes", SWAPS)
+async def test_what_is_swapped_between_decision_and_opening_is_never_lent(
+    machine: LoopMachine, stand_ins: StandIns, becomes: str
+) -> None:
+    """The search for signatures is the last thing before the first decision; here it meddles with the machine."""
+    act, code = SWAPS[becomes]
+    disk, other = machine.add("sda", "SER-A", SIZE), machine.add("sdb", "SER-B", SIZE)
+    stand_ins.python(
+        "wipefs",
+        f"""
+import subprocess
+node, other, backing, size = {str(machine.root / "dev/sda")!r}, {str(other.device)!r}, {str(disk.backing)!r}, {SIZE}
+page = {str(machine.folder(disk).parents[1] / "vpd_pg80")!r}
+mounts, mounted = {str(machine.root / "proc/self/mountinfo")!r}, "40 1 {disk.number} / /srv rw - ext4 /dev/sda rw\\n"
+losetup = lambda: subprocess.run(["/usr/sbin/losetup", "-c", {str(disk.device)!r}], check=True)
+if len(open(__file__.replace("wipefs", "calls.log")).readlines()) == 1:
+    {act}
+print('{{"signatures": []}}')
+""",
+    )
+    found = list(await disks_probe.collect(machine.host, Notes()))
+    with pytest.raises(WipeRefused) as caught:
+        async with open_for_writing(machine.host, found[0], host_disks(found), leave("SER-A", "SER-B")):
+            pytest.fail("it was lent")
+    assert stand_ins.calls("wipefs")
+    assert caught.value.refused.code is code
+    assert not any(disk.content())
+    assert not any(other.content())
+
+
 async def test_data_that_appears_between_the_two_looks_is_seen(machine: LoopMachine, stand_ins: StandIns) -> None:
     disk = machine.add("sda", "SER-A", SIZE)
     stand_ins.python(
