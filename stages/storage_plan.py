@@ -24,8 +24,9 @@ UNSEEN = 0.01
 BLOCKS_OF_SMALL = 1024
 # What is planned fills this part of the time: probes are optimistic, and a disk that ends early wastes little.
 FILL = 0.85
-# A zone may take this much longer than planned before it is cut short.
-ZONE_PATIENCE = 1.5
+# A zone may take this much longer than planned before it is cut short: the innermost tracks of a sound rotating disk
+# give less than half of what the probe measures on its outermost. (A stage is stopped at twice its planned time.)
+ZONE_PATIENCE = 1.9
 FALLBACK_BYTES_PER_S = 50e6
 FIRST, LAST, SEQUENTIAL, SPARSE, ALONE = "first", "last", "sequential", "sparse", "alone"
 # A second look at a disk, with its bus to itself.

@@ -26,6 +26,7 @@ from stages.storage_plan import (
     SMALLEST_BLOCK,
     SPARSE,
     ZONE_AGAIN_S,
+    ZONE_PATIENCE,
     Options,
     ReadPlan,
     alone_segment,
@@ -115,7 +116,7 @@ async def _read(reading: _Reading, options: Options, time_s: float, planned: Cal
     left_s = budget_s(reading.size_bytes, block, speed, left_s, options)
     planned(time.monotonic() - started + left_s)
     plan = plan_read(reading.size_bytes, block, speed, left_s)
-    jobs = await reading.fio(plan.segments, 1.5 * left_s + GRACE_S)
+    jobs = await reading.fio(plan.segments, ZONE_PATIENCE * left_s + GRACE_S)
     after = moved(reading.host, number)
     return ReadRun(
         subject=reading.subject,

@@ -211,3 +211,14 @@ def test_a_second_look_at_a_zone_takes_seconds_and_reaches_over_all_of_it(
         assert thin.io_bytes <= max(block, 2 * mb_s * 1e6 * seconds * (1 + 4096 / block))
         assert starts(thin)[-1] + block <= zone.offset + zone.length
         assert starts(thin)[-1] + 2 * (block + thin.skip) >= zone.offset + zone.length
+
+
+def test_the_slow_inner_tracks_of_a_sound_rotating_disk_are_not_cut_short() -> None:
+    """A burn-in reads all of it: from 270 MB/s outside down to 45 % of that inside, as such disks are."""
+    size, outer = 20 * 10**12, 270e6
+    plan = planned(size, True, Options(**PROFILES["burnin"]["Storage"]), outer, 2.0)
+    assert plan.whole
+    for number, zone in enumerate(plan.zones):
+        rate = outer * (1 - 0.55 * (number + 1) / len(plan.zones))
+        assert zone.limit_s is not None
+        assert zone.io_bytes / rate < zone.limit_s
