@@ -61,7 +61,9 @@ class Job:
     write_bytes: int
     runtime_ms: int
     latency_ns: Mapping[int, int] = field(default_factory=dict)
-    """Completion latencies of reads: how many requests took so many nanoseconds."""
+    """Completion latencies of reads: how many requests took up to so many nanoseconds (see `_upper_end`)."""
+    slowest_ns: int = 0
+    """The slowest read."""
 
     @property
     def bytes_per_s(self) -> float:
@@ -158,18 +160,41 @@ def _job(answer: Any) -> Job:
         read_bytes=int(read["io_bytes"]),
         write_bytes=int(write["io_bytes"]),
         runtime_ms=int(read["runtime"]) or int(write["runtime"]),
-        latency_ns={int(ns): int(count) for ns, count in read["clat_ns"].get("bins", {}).items()},
+        latency_ns=_latencies(read["clat_ns"].get("bins", {})),
+        slowest_ns=int(read["clat_ns"].get("max", 0)),
     )
+
+
+def _latencies(bins: Mapping[str, Any]) -> dict[int, int]:
+    """fio's hundreds of bins, in fewer: a disk of many zones would fill the evidence with them."""
+    found: Counter[int] = Counter()
+    for nanoseconds, count in bins.items():
+        found[_upper_end(int(nanoseconds))] += int(count)
+    return {ns: found[ns] for ns in sorted(found)}
+
+
+def _upper_end(nanoseconds: int) -> int:
+    """The upper end of its bin, of which there are 16 for each doubling: at most 6 % too much, never too little."""
+    shift = max(0, nanoseconds.bit_length() - 5)
+    return ((nanoseconds >> shift) + 1 << shift) - 1
 
 
 def percentile_ms(jobs: Iterable[Job], fraction: float) -> float | None:
     """The latency that this fraction of all requests of all jobs stayed within, in ms; None without requests."""
     merged: Counter[int] = Counter()
+    slowest = 0
     for job in jobs:
         merged.update(job.latency_ns)
+        slowest = max(slowest, job.slowest_ns)
     left = fraction * merged.total()
     for nanoseconds in sorted(merged):
         left -= merged[nanoseconds]
         if left <= 0:
-            return nanoseconds / 1e6
+            return min(nanoseconds, slowest or nanoseconds) / 1e6
     return None
+
+
+def slowest_ms(jobs: Iterable[Job]) -> float | None:
+    """The slowest read of all jobs, in ms; None without any."""
+    slowest = max((job.slowest_ns for job in jobs), default=0)
+    return slowest / 1e6 if slowest else None

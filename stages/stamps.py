@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import secrets
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from probes.host import Host
 from stages.outcome import Finding, ReasonCode, error
@@ -19,6 +21,62 @@ MIB = 2**20
 BLOCK = 4096
 # Bytes that a rotating disk transfers in the time that it needs to reach another place: 8 ms at 150 MB/s.
 SEEK_BYTES = 1.2e6
+T = TypeVar("T")
+
+
+class Kind(StrEnum):
+    """What is wrong with a block, as `stamp_child` found by writing it once more."""
+
+    ALIAS = "alias"
+    MISDIRECTED = "misdirected"
+    STUCK = "stuck"
+    DROPPED = "dropped"
+    ALTERED = "altered"
+    CHANGED = "changed"
+    UNKNOWN = "unknown"
+
+
+KIND_TEXTS: Mapping[Kind, str] = {
+    Kind.ALIAS: "two addresses share one place",
+    Kind.MISDIRECTED: "a write went to another place than it was sent to",
+    Kind.STUCK: "the place takes no writes: what it holds does not change",
+    Kind.DROPPED: "a write was lost: the place still holds what was there before",
+    Kind.ALTERED: "what was written was altered",
+    Kind.CHANGED: "it was read back right at first, and changed later",
+    Kind.UNKNOWN: "the cause could not be found out",
+}
+"""In the order in which one of them gives the finding its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One block that does not hold what was written to it."""
+
+    offset: int
+    said: int | None
+    """The offset that the data found there was written to, where it tells."""
+    kind: Kind = Kind.UNKNOWN
+    bits: int | None = None
+    """How many bits differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that failed."""
+
+    errno: int
+    offset: int
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What came of reading the stamps once more, later."""
+
+    read: int
+    wrong: int
+    examples: tuple[Wrong, ...]
+    failed: Failed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +89,10 @@ class Proof:
     read: int
     wrong: int
     after_first_wrong: int
-    examples: tuple[tuple[int, int | None], ...]
-    """(offset, the offset that the stamp found there was written to) of the first wrong blocks."""
-    failed: tuple[int, int, str] | None
-    """(errno, offset, `read` or `write`) when a request failed."""
+    examples: tuple[Wrong, ...]
+    failed: Failed | None
+    later: Reread | None = None
+    """None: not read again, for lack of success or by accident."""
 
 
 def span_of(size_bytes: int) -> int:
@@ -52,26 +110,38 @@ def stamped_bytes(size_bytes: int, span: int) -> int:
     return dense + BLOCK * (single + (1 if end > dense and not last_is_one else 0))
 
 
-async def prove(host: Host, fd: int, size_bytes: int, limit_s: float) -> Proof:
-    """Write and read the stamps through `fd`. Raises ToolError, and ValueError for an answer that makes no sense."""
-    span = span_of(size_bytes)
-    argv = _argv("prove", fd, size_bytes, span, secrets.token_hex(16))
-    result = await host.tools.run(*argv, timeout_s=limit_s, load=True, pass_fds=(fd,))
-    return parse(result.stdout, size_bytes, span)
+async def prove(host: Host, fd: int, size_bytes: int, limit_s: float, retention_s: float) -> Proof:
+    """Write and read the stamps through `fd`; where they are right, read them again after `retention_s`.
+
+    Raises ToolError, and ValueError for an answer that makes no sense.
+    """
+    span, nonce = span_of(size_bytes), secrets.token_hex(16)
+    proof = parse(await _child(host, fd, limit_s, "prove", size_bytes, span, nonce), size_bytes, span)
+    if proof.wrong or proof.failed:
+        return proof
+    await asyncio.sleep(retention_s)
+    return replace(proof, later=parse_reread(await _child(host, fd, limit_s, "check", size_bytes, span, nonce)))
 
 
 async def fill(host: Host, fd: int, size_bytes: int, pattern: str, limit_s: float) -> bool:
     """Write `pattern` over all stamps. True when it is there. Raises ToolError and ValueError."""
     span = span_of(size_bytes)
-    result = await host.tools.run(
-        *_argv("fill", fd, size_bytes, span, pattern), timeout_s=limit_s, load=True, pass_fds=(fd,)
-    )
-    answer = _object(result.stdout)
+    answer = _object(await _child(host, fd, limit_s, "fill", size_bytes, span, pattern))
     return answer.get("error") is None and answer.get("filled") == stamped_bytes(size_bytes, span)
 
 
-def _argv(mode: str, fd: int, size_bytes: int, span: int, word: str) -> tuple[str, ...]:
-    return (sys.executable, "-I", "-S", "-B", str(CHILD), mode, str(fd), str(size_bytes), str(span), word)
+async def examine(
+    host: Host, fd: int, size_bytes: int, nonce: str, offsets: Sequence[int], limit_s: float
+) -> tuple[Wrong, ...]:
+    """What is wrong with blocks that fio found to be so. Writes to them. Raises ToolError and ValueError."""
+    places = [str(offset) for offset in offsets]
+    text = await _child(host, fd, limit_s, "examine", size_bytes, span_of(size_bytes), nonce, *places)
+    return _understood(_examples, _object(text))
+
+
+async def _child(host: Host, fd: int, limit_s: float, mode: str, size_bytes: int, span: int, *words: str) -> str:
+    argv = (sys.executable, "-I", "-S", "-B", str(CHILD), mode, str(fd), str(size_bytes), str(span), *words)
+    return (await host.tools.run(*argv, timeout_s=limit_s, load=True, pass_fds=(fd,))).stdout
 
 
 def _object(text: str) -> Mapping[str, Any]:
@@ -81,55 +151,108 @@ def _object(text: str) -> Mapping[str, Any]:
     return answer
 
 
-def parse(text: str, size_bytes: int, span: int) -> Proof:
-    """The child's answer. Raises ValueError."""
-    answer = _object(text)
+def _understood(make: Callable[[Mapping[str, Any]], T], answer: Mapping[str, Any]) -> T:
     try:
-        failed = answer["error"]
-        return Proof(
+        return make(answer)
+    except (KeyError, TypeError, IndexError) as problem:
+        raise ValueError(f"the stamping process's answer could not be read: {problem!r}") from problem
+
+
+def _examples(answer: Mapping[str, Any]) -> tuple[Wrong, ...]:
+    return tuple(
+        Wrong(
+            int(at),
+            None if said is None else int(said),
+            Kind.UNKNOWN if kind is None else Kind(kind),
+            None if bits is None else int(bits),
+        )
+        for at, said, kind, bits in answer["examples"]
+    )
+
+
+def _failed(answer: Mapping[str, Any]) -> Failed | None:
+    failed = answer["error"]
+    return None if failed is None else Failed(int(failed[0] or 0), int(failed[1]), str(failed[2]))
+
+
+def parse(text: str, size_bytes: int, span: int) -> Proof:
+    """The child's answer to `prove`. Raises ValueError."""
+    return _understood(
+        lambda answer: Proof(
             size_bytes=size_bytes,
             expected_bytes=stamped_bytes(size_bytes, span),
             written=int(answer["written"]),
             read=int(answer["read"]),
             wrong=int(answer["wrong"]),
             after_first_wrong=int(answer["after_first_wrong"]),
-            examples=tuple((int(at), None if said is None else int(said)) for at, said in answer["examples"]),
-            failed=None if failed is None else (int(failed[0] or 0), int(failed[1]), str(failed[2])),
-        )
-    except (KeyError, TypeError, IndexError) as problem:
-        raise ValueError(f"the stamping process's answer could not be read: {problem!r}") from problem
+            examples=_examples(answer),
+            failed=_failed(answer),
+        ),
+        _object(text),
+    )
+
+
+def parse_reread(text: str) -> Reread:
+    """The child's answer to `check`. Raises ValueError."""
+    return _understood(
+        lambda answer: Reread(int(answer["read"]), int(answer["wrong"]), _examples(answer), _failed(answer)),
+        _object(text),
+    )
 
 
 def judge(proof: Proof, component: str, label: str) -> list[Finding]:
-    """Capacity fraud where stamps wrapped round or nothing is kept from some place on; a mismatch for single ones."""
-    if proof.failed:
-        errno, offset, direction = proof.failed
-        text = f"The disk {label} failed the {direction} of a stamp at byte {offset} with error {errno}"
+    """Capacity fraud where two addresses share a place or nothing is kept from some place on; else a mismatch."""
+    later = proof.later
+    if failed := proof.failed or (later.failed if later else None):
+        what = f"the {failed.direction} of a stamp at byte {failed.offset} with error {failed.errno}"
+        text = f"The disk {label} failed {what}"
         return [error(ReasonCode.DISK_IO_ERROR, component, text)]
-    if not proof.wrong and (proof.written, proof.read) != (proof.expected_bytes, proof.expected_bytes):
-        text = f"Only {proof.read} of {proof.expected_bytes} stamped bytes of {label} were written and read back"
+    if proof.wrong:
+        return [_fraud(proof, component, label) or mismatch(proof.wrong, proof.examples, component, label)]
+    if later and later.wrong:
+        return [mismatch(later.wrong, later.examples, component, label)]
+    read = min(proof.written, proof.read, later.read if later else 0)
+    if read != proof.expected_bytes:
+        text = f"Only {read} of {proof.expected_bytes} stamped bytes of {label} were written and read back twice"
         return [error(ReasonCode.OUTPUT_UNREADABLE, component, text)]
-    if not proof.wrong:
-        return []
-    where = ", ".join(f"{at} holds {'no stamp' if said is None else f'that of {said}'}" for at, said in proof.examples)
-    return [_fraud(proof, component, label, where) or _mismatch(proof, component, label, where)]
+    return []
 
 
-def _fraud(proof: Proof, component: str, label: str, where: str) -> Finding | None:
-    distances = [abs(said - at) for at, said in proof.examples if said is not None]
-    first = proof.examples[0][0]
-    if distances:
+def where(examples: Sequence[Wrong]) -> str:
+    """The places, for the evidence."""
+    return ", ".join(
+        f"{one.offset} holds {'none of it' if one.said is None else f'what belongs to {one.said}'} ({one.kind.value}"
+        f"{'' if one.bits is None else f', {one.bits} bits differ'})"
+        for one in examples
+    )
+
+
+def _fraud(proof: Proof, component: str, label: str) -> Finding | None:
+    shared = [abs(one.said - one.offset) for one in proof.examples if one.kind is Kind.ALIAS and one.said is not None]
+    first = proof.examples[0].offset
+    if shared:
         text = (
             f"The disk {label} says that it has {proof.size_bytes} bytes, but what is written at one place appears "
-            f"{min(distances)} bytes away from it: it has no more room than that"
+            f"{min(shared)} bytes away from it: it has no more room than that"
         )
-    elif proof.wrong == proof.after_first_wrong > 1 and first > 0:
+    elif proof.wrong == proof.after_first_wrong > 1 and first > 0 and _keeps_nothing(proof.examples):
         text = f"The disk {label} says that it has {proof.size_bytes} bytes, but keeps nothing beyond byte {first}"
     else:
         return None
-    return error(ReasonCode.DISK_CAPACITY_FRAUD, component, text, where)
+    return error(ReasonCode.DISK_CAPACITY_FRAUD, component, text, where(proof.examples))
 
 
-def _mismatch(proof: Proof, component: str, label: str, where: str) -> Finding:
-    text = f"The disk {label} gave back other data than was written in {proof.wrong} of the stamped blocks"
-    return error(ReasonCode.DISK_VERIFY_MISMATCH, component, text, where)
+def _keeps_nothing(examples: Sequence[Wrong]) -> bool:
+    return not any(one.kind in {Kind.MISDIRECTED, Kind.ALTERED, Kind.DROPPED} for one in examples)
+
+
+def mismatch(count: int, examples: Sequence[Wrong], component: str, label: str) -> Finding:
+    """The finding for blocks that are wrong, with the name of the fault where it is known."""
+    kinds = {one.kind for one in examples}
+    named = next((text for kind, text in KIND_TEXTS.items() if kind in kinds), KIND_TEXTS[Kind.UNKNOWN])
+    offset = min((one.offset for one in examples), default=0)
+    text = (
+        f"The disk {label} gave back other data than was written to it, in {count} block(s) or more, the first at byte "
+        f"{offset}: {named}"
+    )
+    return error(ReasonCode.DISK_VERIFY_MISMATCH, component, text, where(examples))

@@ -1,7 +1,6 @@
 """Storage: reads every disk's surface, all disks at once; where the run may destroy, writes and verifies them too.
 
-Plan: `storage_plan`. Run: `storage_read`, `storage_write`. Judge: `storage_judge` and the `judge` of `storage_write`
-and `stamps`.
+Plan: `storage_plan`. Run: `storage_read`, `storage_write`. Readings: `storage_readings`. Judge: `storage_judge`.
 Whether a disk may be written is decided in `wipe_guard` and nowhere else; a refusal fails that disk, and it is
 read all the same.
 """
@@ -12,22 +11,24 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from probes import disks as disks_probe
 from probes import kernel_log
 from probes.apart import apart
+from probes.bus import bus_of
 from probes.disks import Disk
 from probes.notes import Notes
-from stages import storage_judge, storage_write
-from stages.outcome import Finding, Measurement, Outcome, ReasonCode, Severity, error, info
+from stages import storage_judge
 from stages.stage import RunFacts, Stage, StageContext
 from stages.storage_disk import Moved, Subject, is_foreign, moved, subjects_of
-from stages.storage_plan import Options
-from stages.storage_read import ReadRun, read_disk
-from stages.storage_write import WriteRun, write_disk
+from stages.storage_plan import ALONE_S, Options
+from stages.storage_read import look_again, looks_slow, read_disk
+from stages.storage_readings import ReadRun, StorageReadings, WriteRun
+from stages.storage_write import write_disk, write_memory
 from stages.wipe_door import host_disks
 
 TICK_S = 1.0
@@ -50,24 +51,30 @@ class _Clock:
         context.plan.set(sum(self.planned.values()))
 
 
-async def run(context: StageContext, options: Options) -> Outcome:
+async def run(context: StageContext, options: Options) -> StorageReadings:
     """Test all disks. Raises nothing but a cancel."""
-    notes = Notes()
+    expected = context.facts.expected_disks
     try:
-        found = await disks_probe.collect(context.host, notes)
+        found = await disks_probe.collect(context.host, Notes())
     except OSError as problem:
-        text = f"The disks of this machine could not be listed: {problem}"
-        return Outcome(text, (error(ReasonCode.PROBE_ERROR, "disks", text),))
-    tested = [disk for disk in found if not is_foreign(disk, context.facts)]
-    findings = [*_foreign([disk for disk in found if disk not in tested]), *_absent(found, context.facts)]
-    if not tested:
-        return Outcome("No disks", tuple(findings), hardware_present=False)
-    subjects = subjects_of(tested, options)
+        return StorageReadings(unlisted=str(problem), expected_disks=expected)
+    subjects = subjects_of([disk for disk in found if not is_foreign(disk, expected)])
     log_before = await apart(lambda: kernel_log.read(context.host), "kernel log")
-    reads, writes = await _test(context, options, subjects, found)
+    reads, writes = await _test(context, options, subjects, found) if subjects else ([], [])
     log_after = await apart(lambda: kernel_log.read(context.host), "kernel log")
-    findings += kernel_findings(context, subjects, log_before, log_after)
-    return _judged(context, options, reads, writes, findings)
+    readings = StorageReadings(
+        found=tuple(found),
+        expected_disks=expected,
+        reads=tuple(reads),
+        destructive=is_destructive(context.facts),
+        writes=tuple(writes),
+        kernel_log_unreadable=log_before.unreadable or log_after.unreadable or "",
+        kernel_lines=kernel_lines(context, subjects, log_after.since(log_before)),
+    )
+    _keep_zones(context, reads)
+    for finding in storage_judge.judge(readings, options).errors:
+        context.error(finding.message)
+    return readings
 
 
 def is_destructive(facts: RunFacts) -> bool:
@@ -89,17 +96,48 @@ async def _test(
         reads = await _all(
             read_disk(context.host, one, options, share_s, lambda s: clock.plan(context, "read", s)) for one in subjects
         )
+        reads = await _second_looks(context, options, reads, clock)
         if not destructive:
             return reads, []
         context.info(f"Deciding about {len(subjects)} disk(s), then writing those that may be written")
         others = host_disks(list(found))
+        memory = write_memory(len(subjects))
         writes = await _all(
             write_disk(
-                context.host, one, others, context.facts, options, share_s, lambda s: clock.plan(context, "write", s)
+                context.host,
+                one,
+                others,
+                context.facts,
+                options,
+                share_s,
+                lambda s: clock.plan(context, "write", s),
+                memory,
             )
             for one in subjects
         )
     return reads, writes
+
+
+async def _second_looks(
+    context: StageContext, options: Options, reads: Sequence[ReadRun], clock: _Clock
+) -> list[ReadRun]:
+    """Disks that looked slow beside the others, measured with their bus to themselves: one at a time on each bus."""
+    slow: defaultdict[str, list[ReadRun]] = defaultdict(list)
+    for read in reads:
+        if looks_slow(read, options):
+            slow[bus_of(context.host, read.subject.disk.name)].append(read)
+    if not slow:
+        return list(reads)
+    clock.plan(context, "second look", 2 * ALONE_S * max(len(waiting) for waiting in slow.values()))
+    names = ", ".join(read.subject.disk.name for waiting in slow.values() for read in waiting)
+    context.info(f"Looking again at what was slow beside the others, one disk of each bus at a time: {names}")
+    looked = await _all(_one_by_one(context, options, waiting) for waiting in slow.values())
+    again = {read.subject.component: read for bus in looked for read in bus}
+    return [again.get(read.subject.component, read) for read in reads]
+
+
+async def _one_by_one(context: StageContext, options: Options, waiting: Sequence[ReadRun]) -> list[ReadRun]:
+    return [await look_again(context.host, read, options) for read in waiting]
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -146,87 +184,20 @@ def _sample(context: StageContext, subject: Subject, before: tuple[float, Moved]
     context.sample("throughput", subject.component, round(read + written, 1), "MB/s")
 
 
-def _foreign(disks: Sequence[Disk]) -> list[Finding]:
-    return [
-        info(
-            ReasonCode.DISK_NOT_TESTED,
-            disk.component,
-            f"{disk.name} ({disk.model or 'unknown model'}) is removable or virtual media and is not expected here: "
-            "not part of this server, not tested",
-        )
-        for disk in disks
-    ]
-
-
-def _absent(disks: Sequence[Disk], facts: RunFacts) -> list[Finding]:
-    """Expected disks that are not there cannot have been tested."""
-    here = {(disk.serial or "").strip() for disk in disks}
-    return [
-        error(
-            ReasonCode.DISK_NOT_TESTED,
-            f"disk:{expected.serial}",
-            f"The expected disk with the serial {expected.serial} is not there, so that it could not be tested",
-        )
-        for expected in facts.expected_disks or ()
-        if expected.serial.strip() not in here
-    ]
-
-
-def kernel_findings(
-    context: StageContext, subjects: Sequence[Subject], before: kernel_log.KernelLog, after: kernel_log.KernelLog
-) -> list[Finding]:
-    """What the kernel logged about each disk while it was tested."""
-    unreadable = before.unreadable or after.unreadable
-    if unreadable:
-        text = f"Whether the kernel saw disk errors is not known: {unreadable}"
-        return [error(ReasonCode.PROBE_ERROR, "kernel_log", text)]
-    lines = after.since(before)
-    findings = []
+def kernel_lines(
+    context: StageContext, subjects: Sequence[Subject], lines: Sequence[str]
+) -> Mapping[str, tuple[str, ...]]:
+    """The kernel's lines about errors of each disk, by component; only disks with any."""
+    found = {}
     for subject in subjects:
         name = subject.disk.name
-        events = kernel_log.disk_events(lines, name, kernel_log.ata_port(context.host, name))
-        if events:
-            text = f"The kernel logged {len(events)} error(s) of {subject.label} during the test: {events[0].line}"
-            evidence = "\n".join(event.line for event in events[:16])
-            findings.append(error(ReasonCode.DISK_IO_ERROR, subject.component, text, evidence))
-    return findings
-
-
-def _judged(
-    context: StageContext,
-    options: Options,
-    reads: Sequence[ReadRun],
-    writes: Sequence[WriteRun],
-    findings: list[Finding],
-) -> Outcome:
-    measurements: list[Measurement] = []
-    for read in reads:
-        more, figures = storage_judge.judge(read, options)
-        findings += more
-        measurements += figures
-    for write in writes:
-        more, figures = storage_write.judge(write)
-        findings += more
-        measurements += figures
-    _keep_zones(context, reads)
-    bad = [finding for finding in findings if finding.severity is Severity.ERROR]
-    for finding in bad:
-        context.error(finding.message)
-    headline = bad[0].message if bad else _headline(reads, writes)
-    versions = dict([("fio", read.fio_version) for read in reads if read.fio_version][:1])
-    coverage = {read.subject.component: round(storage_judge.coverage_of(read), 6) for read in reads}
-    return Outcome(headline, tuple(findings), tuple(measurements), coverage, tool_versions=versions)
-
-
-def _headline(reads: Sequence[ReadRun], writes: Sequence[WriteRun]) -> str:
-    least = min(storage_judge.coverage_of(read) for read in reads)
-    done = f"{len(reads)} disk(s) read without error, at least {least:.0%} of each"
-    written = [write for write in writes if write.refused is None]
-    return f"{done}; {len(written)} written and verified" if written else done
+        if events := kernel_log.disk_events(lines, name, kernel_log.ata_port(context.host, name)):
+            found[subject.component] = tuple(event.line for event in events)
+    return found
 
 
 def _keep_zones(context: StageContext, reads: Sequence[ReadRun]) -> None:
-    """`zones.json`: what each part of each disk gave, so that a weak zone shows."""
+    """`zones.json`: what each part of each disk gave, so that a weak zone shows in the report's chart."""
     content = {
         read.subject.component: {
             "name": read.subject.disk.name,
@@ -250,6 +221,8 @@ STAGE = Stage(
     options=Options,
     planned_s=lambda options: options.duration_s,
     run=run,
+    readings=StorageReadings,
+    judge=storage_judge.judge,
     counters_needed=True,
     tools=("fio", "wipefs", "nvme", "sg_persist"),
     destructive=True,

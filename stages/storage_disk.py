@@ -15,7 +15,7 @@ from probes.apart import apart
 from probes.block_use import device_number, is_virtual_media, size_of
 from probes.disks import Disk
 from probes.host import Host, text_of
-from stages.stage import RunFacts
+from stages.stage import ExpectedDisk
 from stages.storage_plan import Options
 
 _EMULATED = re.compile(r"qemu|vbox|vmware|virtual|msft|bochs", re.IGNORECASE)
@@ -31,8 +31,6 @@ class Subject:
     disk: Disk
     component: str
     """`disk:SERIAL`; where two disks have one serial, `disk:SERIAL/NAME`, so that neither hides the other."""
-    floor_mb_s: float | None
-    """Sequential read rate that a sound disk of this kind reaches; None: no such expectation."""
 
     @property
     def rotational(self) -> bool:
@@ -45,21 +43,19 @@ class Subject:
         return f"{self.disk.name} ({model}, serial {serial})"
 
 
-def subjects_of(disks: Sequence[Disk], options: Options) -> list[Subject]:
+def subjects_of(disks: Sequence[Disk]) -> list[Subject]:
     """The disks under the names that findings give them."""
     names = Counter(disk.component for disk in disks)
     return [
-        Subject(
-            disk,
-            disk.component if names[disk.component] == 1 else f"{disk.component}/{disk.name}",
-            floor_of(disk, options),
-        )
+        Subject(disk, disk.component if names[disk.component] == 1 else f"{disk.component}/{disk.name}")
         for disk in disks
     ]
 
 
 def floor_of(disk: Disk, options: Options) -> float | None:
-    """By transport. A virtual machine's disk has the speed of what lies behind it, a USB bridge that of its port."""
+    """Sequential read rate (MB/s) that a sound disk of this kind reaches; None: no such expectation.
+
+    By transport. A virtual machine's disk has the speed of what lies behind it, a USB bridge that of its port."""
     emulated = _EMULATED.search(f"{disk.vendor or ''} {disk.model or ''}") is not None
     if emulated or disk.transport not in {"nvme", "sata", "sas", "scsi", "raid"}:
         return options.floor_virtual_mb_s
@@ -69,9 +65,9 @@ def floor_of(disk: Disk, options: Options) -> float | None:
     return options.floor_ssd_mb_s if disk.rotational is False else options.floor_hdd_mb_s
 
 
-def is_foreign(disk: Disk, facts: RunFacts) -> bool:
+def is_foreign(disk: Disk, expected_disks: Sequence[ExpectedDisk] | None) -> bool:
     """A stick, a card or a BMC's image that nobody counts as part of this server."""
-    expected = {one.serial.strip() for one in facts.expected_disks or ()}
+    expected = {one.serial.strip() for one in expected_disks or ()}
     if disk.serial and disk.serial.strip() in expected:
         return False
     return disk.removable is True or is_virtual_media(f"{disk.vendor or ''} {disk.model or ''}")

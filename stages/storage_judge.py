@@ -1,185 +1,129 @@
-"""Judges the surface read of one disk. Pure: takes what `stages.storage_read` brought back."""
+"""Judges the readings of Storage. Pure: for a live run and for evidence that is judged again."""
 
 from __future__ import annotations
 
-import os
-import statistics
+from collections.abc import Sequence
 
-from stages import fio
-from stages.outcome import Finding, Measurement, ReasonCode, error, warning
-from stages.storage_plan import SEQUENTIAL, SPARSE, Options
-from stages.storage_read import WEAK, ReadRun, weak_zones, zone_rates
+from probes.disks import Disk
+from stages import storage_judge_read, storage_judge_write
+from stages.outcome import Finding, Measurement, Outcome, ReasonCode, Severity, error, info
+from stages.storage_disk import is_foreign
+from stages.storage_judge_read import coverage_of, zones_evidence
+from stages.storage_plan import Options
+from stages.storage_readings import ReadRun, StorageReadings
 
-MEDIA_ERRNOS = frozenset({5, 52, 61, 67, 74, 84, 110, 121})
-"""What Linux gives for a request that the disk or its link failed: EIO, EBADE, ENODATA, ENOLINK, EBADMSG, EILSEQ,
-ETIMEDOUT, EREMOTEIO."""
-BELIEVED = 0.9
-
-
-def zones_evidence(run: ReadRun) -> list[dict[str, object]]:
-    """One row a zone, for `zones.json`."""
-    rows: list[dict[str, object]] = []
-    for zone in run.plan.zones if run.plan else ():
-        job = run.jobs.get(zone.name)
-        rows.append(
-            {
-                "zone": zone.name,
-                "offset": zone.offset,
-                "length": zone.length,
-                "planned_bytes": zone.io_bytes,
-                "read_bytes": job.read_bytes if job else None,
-                "mb_s": round(job.bytes_per_s / 1e6, 3) if job else None,
-                "error": job.error if job else None,
-                "mb_s_again": round(again.bytes_per_s / 1e6, 3) if (again := run.rechecked.get(zone.name)) else None,
-            }
-        )
-    return rows
+__all__ = ["judge", "zones_evidence"]
+KEPT_LINES = 16
 
 
-def coverage_of(run: ReadRun) -> float:
-    """The part of the disk that was read, 0 to 1; 1 only when every byte was, the last one included."""
-    if run.plan is None:
-        return 0.0
-    read = sum(min(zone.io_bytes, run.jobs[zone.name].read_bytes) for zone in run.plan.zones if zone.name in run.jobs)
-    edges = all(name.name in run.jobs and run.jobs[name.name].read_bytes >= name.io_bytes for name in run.plan.edges)
-    planned = sum(zone.io_bytes for zone in run.plan.zones)
-    if run.plan.whole and read == planned and edges:
-        return 1.0
-    return min(read / run.plan.size_bytes, 0.9999)
-
-
-def judge(run: ReadRun, options: Options) -> tuple[list[Finding], list[Measurement]]:
-    """What the read says of the disk."""
-    subject = run.subject
-    if run.refused_open is not None:
-        return [_not_opened(run)], []
-    findings = [*_lost(run), *_failed(run), *run.problems]
-    findings += _disbelieved(run) or _uncovered(run, options)
-    slow, measurements = _speed(run)
-    findings += slow
-    findings += _weak(run)
-    covered = coverage_of(run)
-    measurements.append(
-        Measurement(
-            "coverage",
-            subject.component,
-            round(covered, 6),
-            "1",
-            options.coverage_floor,
-            covered >= options.coverage_floor,
-        )
+def judge(readings: StorageReadings, options: Options) -> Outcome:
+    """The outcome of the stage. Each disk found is judged, or said to be no part of this server."""
+    if readings.unlisted:
+        text = f"The disks of this machine could not be listed: {readings.unlisted}"
+        return Outcome(text, (error(ReasonCode.PROBE_ERROR, "disks", text),))
+    findings = [*_foreign(readings), *_absent(readings)]
+    if not readings.reads and not _expected_to_be_read(readings):
+        return Outcome("No disks", tuple(findings), hardware_present=False)
+    findings += [*_unread(readings), *_kernel(readings)]
+    measurements: list[Measurement] = []
+    for read in readings.reads:
+        more, figures = storage_judge_read.judge(read, options)
+        findings += more
+        measurements += figures
+    for write in readings.writes:
+        more, figures = storage_judge_write.judge(write)
+        findings += more
+        measurements += figures
+    findings += _unwritten(readings)
+    bad = [finding for finding in findings if finding.severity is Severity.ERROR]
+    return Outcome(
+        bad[0].message if bad else _headline(readings),
+        tuple(findings),
+        tuple(measurements),
+        {read.subject.component: round(coverage_of(read), 6) for read in readings.reads},
+        tool_versions=dict([("fio", read.fio_version) for read in readings.reads if read.fio_version][:1]),
     )
-    return findings, measurements
 
 
-def _not_opened(run: ReadRun) -> Finding:
-    text = (
-        f"The disk {run.subject.label} could not be opened for reading: {run.refused_open}. Nothing of it was tested."
-    )
-    if run.refused_open in {os.strerror(1), os.strerror(13)}:
-        text += " Even root may be forbidden this, by a container or a security policy: test it from the live image."
-    return error(ReasonCode.DISK_NOT_TESTED, run.subject.component, text, run.refused_open or "")
+def _expected_to_be_read(readings: StorageReadings) -> list[Disk]:
+    return [disk for disk in readings.found if not is_foreign(disk, readings.expected_disks)]
 
 
-def _lost(run: ReadRun) -> list[Finding]:
-    errnos = [job.error for job in run.jobs.values() if job.error in fio.LOST_ERRNOS]
-    said = run.gone or (f"requests end with: {os.strerror(errnos[0])}" if errnos else None)
-    if said is None:
-        return []
-    text = f"The disk {run.subject.label} was lost during the test: {said}"
-    return [error(ReasonCode.DISK_LOST, run.subject.component, text, said)]
-
-
-def _failed(run: ReadRun) -> list[Finding]:
-    """I/O errors that fio met. One finding for all of a disk: the first place, and how many there are."""
-    component, label = run.subject.component, run.subject.label
-    if run.io_errors:
-        places = sorted({one.offset for one in run.io_errors})
-        first = min(run.io_errors, key=lambda one: one.offset)
-        lba = first.offset // (run.subject.disk.logical_block_size or 512)
-        text = (
-            f"The disk {label} failed requests at {len(places)} place(s), the first a {first.direction} of "
-            f"{first.length} bytes at LBA {lba} (byte {first.offset}): {first.reason}"
+def _foreign(readings: StorageReadings) -> list[Finding]:
+    return [
+        info(
+            ReasonCode.DISK_NOT_TESTED,
+            disk.component,
+            f"{disk.name} ({disk.model or 'unknown model'}) is removable or virtual media and is not expected here: "
+            "not part of this server, not tested",
         )
-        evidence = ", ".join(str(offset) for offset in places[:32])
-        return [error(ReasonCode.DISK_IO_ERROR, component, text, f"byte offsets: {evidence}")]
-    errors = [job for job in run.jobs.values() if (job.error or job.total_errors) and job.error not in fio.LOST_ERRNOS]
-    if not errors:
-        return []
-    job = errors[0]
-    text = f"fio stopped in {job.name} of {label} with error {job.error} ({os.strerror(job.error)})"
-    code = ReasonCode.DISK_IO_ERROR if job.error in MEDIA_ERRNOS else ReasonCode.TOOL_FAILED
-    return [error(code, component, text)]
+        for disk in readings.found
+        if is_foreign(disk, readings.expected_disks)
+    ]
 
 
-def _disbelieved(run: ReadRun) -> list[Finding]:
-    """What fio says it read against what the kernel counted on that disk."""
-    claimed = sum(job.read_bytes for job in run.jobs.values())
-    counted = run.kernel_read_bytes
-    if counted is None or counted >= BELIEVED * claimed:
-        return []
-    text = (
-        f"fio says that it read {claimed} bytes of {run.subject.label}, but the kernel counted {counted}: "
-        "the result cannot be trusted"
-    )
-    return [error(ReasonCode.OUTPUT_UNREADABLE, run.subject.component, text)]
-
-
-def _uncovered(run: ReadRun, options: Options) -> list[Finding]:
-    component, label = run.subject.component, run.subject.label
-    covered = coverage_of(run)
-    findings = []
-    if covered < options.coverage_floor or covered == 0:
-        text = (
-            f"Only {covered:.2%} of {label} could be read in the time given, {options.coverage_floor:.0%} is wanted: "
-            "give the stage a longer duration_s, or until_covered"
+def _absent(readings: StorageReadings) -> list[Finding]:
+    """Expected disks that are not there cannot have been tested."""
+    here = {(disk.serial or "").strip() for disk in readings.found}
+    return [
+        error(
+            ReasonCode.DISK_NOT_TESTED,
+            f"disk:{expected.serial}",
+            f"The expected disk with the serial {expected.serial} is not there, so that it could not be tested",
         )
-        findings.append(error(ReasonCode.COVERAGE_LOW, component, text))
-    unread = [edge.name for edge in run.plan.edges if _short(run.jobs.get(edge.name), edge)] if run.plan else []
-    if unread:
-        text = f"The {' and the '.join(unread)} MiB of {label} was not read completely"
-        findings.append(error(ReasonCode.COVERAGE_LOW, component, text))
-    return findings
+        for expected in readings.expected_disks or ()
+        if expected.serial.strip() not in here
+    ]
 
 
-def _short(job: fio.Job | None, segment: fio.Segment) -> bool:
-    return job is None or job.read_bytes < segment.io_bytes
+def _unread(readings: StorageReadings) -> list[Finding]:
+    """A disk of which there is no reading is never passed over."""
+    seen = {read.subject.disk.name for read in readings.reads}
+    text = "was found, but there is no reading of it: it was not tested"
+    return [
+        error(ReasonCode.DISK_NOT_TESTED, disk.component, f"The disk {disk.name} {text}")
+        for disk in _expected_to_be_read(readings)
+        if disk.name not in seen
+    ]
 
 
-def _speed(run: ReadRun) -> tuple[list[Finding], list[Measurement]]:
-    component, floor = run.subject.component, run.subject.floor_mb_s
-    measurements = []
-    main = [job for name, job in run.jobs.items() if name not in {SEQUENTIAL, SPARSE}]
-    if (latency := fio.percentile_ms(main, 0.999)) is not None:
-        measurements.append(Measurement("latency_p999", component, round(latency, 3), "ms"))
-    if run.speed is None:
-        return [], measurements
-    rate = run.speed.sequential_bytes_per_s / 1e6
-    ok = None if floor is None else rate >= floor
-    measurements.append(Measurement("throughput", component, round(rate, 1), "MB/s", floor, ok))
-    if floor is None or rate >= floor:
-        return [], measurements
-    make = error if rate < WEAK * floor else warning
-    text = f"The disk {run.subject.label} reads only {rate:.1f} MB/s; a sound one of its kind reaches {floor:.0f} MB/s"
-    return [make(ReasonCode.DISK_SLOW, component, text)], measurements
-
-
-def _weak(run: ReadRun) -> list[Finding]:
-    """Zones that were slow twice. An error only where the zone is slow by any measure: reads of trimmed parts of an
-    SSD, or of unwritten parts of a shingled disk, are so fast that sound zones beside them look weak."""
-    if run.plan is None:
+def _unwritten(readings: StorageReadings) -> list[Finding]:
+    """Where the run asked for the write test, each disk was written or refused."""
+    if not readings.destructive:
         return []
-    again = weak_zones({**run.jobs, **run.rechecked}, run.plan)
-    weak = {name: rate for name, rate in again.items() if name in run.rechecked}
-    if not weak:
-        return []
-    median = statistics.median(zone_rates(run.jobs, run.plan).values())
-    name, rate = min(weak.items(), key=lambda item: item[1])
-    zone = next(zone for zone in run.plan.zones if zone.name == name)
-    text = (
-        f"The disk {run.subject.label} is weak in {len(weak)} of {len(run.plan.zones)} zones: at byte {zone.offset} it "
-        f"reads {rate:.1f} MB/s, twice in a row, where its median is {median:.1f} MB/s"
-    )
-    floor = run.subject.floor_mb_s
-    make = error if floor is not None and rate < floor / 2 else warning
-    return [make(ReasonCode.DISK_SLOW, run.subject.component, text, ", ".join(weak))]
+    seen = {write.subject.component for write in readings.writes}
+    return [
+        error(
+            ReasonCode.DISK_NOT_TESTED,
+            read.subject.component,
+            f"The disk {read.subject.label} was to be written and verified, and there is no reading of that",
+        )
+        for read in readings.reads
+        if read.subject.component not in seen
+    ]
+
+
+def _kernel(readings: StorageReadings) -> list[Finding]:
+    """What the kernel logged about each disk while it was tested."""
+    if readings.kernel_log_unreadable:
+        text = f"Whether the kernel saw disk errors is not known: {readings.kernel_log_unreadable}"
+        return [error(ReasonCode.PROBE_ERROR, "kernel_log", text)]
+    labels = {read.subject.component: read.subject.label for read in readings.reads}
+    return [
+        error(
+            ReasonCode.DISK_IO_ERROR,
+            component,
+            f"The kernel logged {len(lines)} error(s) of {labels[component]} during the test: {lines[0]}",
+            "\n".join(lines[:KEPT_LINES]),
+        )
+        for component, lines in readings.kernel_lines.items()
+        if lines and component in labels
+    ]
+
+
+def _headline(readings: StorageReadings) -> str:
+    reads: Sequence[ReadRun] = readings.reads
+    least = min((coverage_of(read) for read in reads), default=0.0)
+    done = f"{len(reads)} disk(s) read without error, at least {least:.0%} of each"
+    written = [write for write in readings.writes if write.refused is None]
+    return f"{done}; {len(written)} written and verified" if written else done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +17,21 @@ PROBE_BLOCKS = 256
 ROTATING_BLOCK = 4 * MIB
 SOLID_BLOCK = MIB
 SMALLEST_BLOCK = 4096
+# Of each disk at least so many places are read, which is what makes `UNSEEN` hold at any speed and in any time.
+LEAST_BLOCKS = 256
+UNSEEN = 0.01
+"""No part of a disk that is larger than this fraction of it is stepped over by a plan."""
+BLOCKS_OF_SMALL = 1024
 # What is planned fills this part of the time: probes are optimistic, and a disk that ends early wastes little.
 FILL = 0.85
-# A zone may take this much longer than planned before it is cut short.
-ZONE_PATIENCE = 1.5
+# A zone may take this much longer than planned before it is cut short: the innermost tracks of a sound rotating disk
+# give less than half of what the probe measures on its outermost. (A stage is stopped at twice its planned time.)
+ZONE_PATIENCE = 1.9
 FALLBACK_BYTES_PER_S = 50e6
-FIRST, LAST, SEQUENTIAL, SPARSE = "first", "last", "sequential", "sparse"
+FIRST, LAST, SEQUENTIAL, SPARSE, ALONE = "first", "last", "sequential", "sparse", "alone"
+# A second look at a disk, with its bus to itself.
+ALONE_S = 3.0
+ZONE_AGAIN_S = 10.0
 
 
 def _at_least(low: float, default: float | None, high: float | None = None) -> Any:
@@ -38,6 +48,8 @@ class Options:
     """Take longer than `duration_s` where `coverage_floor` needs it."""
     coverage_floor: float = _at_least(0.0, 0.20, 1.0)
     """The part of each disk that must have been read for a pass."""
+    unread_ceiling: float = _at_least(0.0, 0.05, 1.0)
+    """The longest run of a disk that may go unread, as a part of it: no other zone can stand in for it."""
     floor_hdd_mb_s: float = _at_least(0.0, 60.0)
     floor_ssd_mb_s: float = _at_least(0.0, 200.0)
     floor_nvme_mb_s: float = _at_least(0.0, 800.0)
@@ -47,6 +59,8 @@ class Options:
     """Size of one request; None: 4096 for rotating disks, 1024 for others."""
     write_fraction: float | None = _at_least(0.0, None, 1.0)
     """The part of a disk that a destructive run writes, 1 for all; None: as much as the time allows."""
+    retention_s: float = _at_least(0.0, 5.0)
+    """What a destructive run wrote and read back is left alone for so long, and then read once more."""
     leave_blank: bool = True
     """Write the blank pattern again over what a destructive run wrote."""
 
@@ -77,11 +91,11 @@ class ReadPlan:
 
 
 def block_size(size_bytes: int, *, rotational: bool, options: Options) -> int:
-    """Bytes of one request: a power of two, smaller on disks too small for 32 of it."""
+    """Bytes of one request: a power of two, smaller on disks too small for 1,024 of it."""
     block = ROTATING_BLOCK if rotational else SOLID_BLOCK
     if options.block_kib is not None:
         block = 1 << (options.block_kib * 1024).bit_length() - 1
-    while block > SMALLEST_BLOCK and block * MOST_ZONES > size_bytes:
+    while block > SMALLEST_BLOCK and block * BLOCKS_OF_SMALL > size_bytes:
         block //= 2
     return block
 
@@ -117,7 +131,7 @@ def plan_read(size_bytes: int, block: int, speed: Speed, time_s: float) -> ReadP
     reading_s = max(time_s / 2, time_s - JOB_OVERHEAD_S * zone_count) * FILL
     blocks = size_bytes // block
     whole = size_bytes <= speed.sequential_bytes_per_s * reading_s
-    wanted = blocks if whole else max(2 * zone_count, int(reading_s / speed.stepped_block_s))
+    wanted = blocks if whole else max(LEAST_BLOCKS, int(reading_s / speed.stepped_block_s))
     limit_s = max(1.0, time_s / zone_count * ZONE_PATIENCE)
     zones = spread(size_bytes, block, min(wanted, blocks), zone_count, limit_s)
     read = sum(zone.count for zone in zones)
@@ -144,7 +158,43 @@ def spread(
     for index in range(zones):
         start, end = blocks * index // zones, blocks * (index + 1) // zones
         room = end - start
-        count = min(room, max(1, -(-wanted // zones)))
-        skip = (room - count) * block // count // SMALLEST_BLOCK * SMALLEST_BLOCK
+        count, skip = _stepped(room, block, max(1, -(-wanted // zones)))
         found.append(Segment(f"zone{index:02}", start * block, room * block, block, count, skip, limit_s))
     return tuple(found)
+
+
+def _stepped(room: int, block: int, wanted: int) -> tuple[int, int]:
+    """How many blocks, and how many bytes between two, so that the steps reach to the end of `room` blocks."""
+    count = min(room, wanted)
+    # Whole sectors of any disk. Rounding down leaves room at the end, which further blocks fill.
+    skip = (room - count) * block // count // SMALLEST_BLOCK * SMALLEST_BLOCK
+    return (room * block - block) // (block + skip) + 1, skip
+
+
+def thinned(zone: Segment, bytes_per_s: float, time_s: float) -> Segment:
+    """The same zone, of which so few blocks are read that they take `time_s` at that rate."""
+    count = min(zone.count, max(1, int(bytes_per_s * time_s / zone.block)))
+    count, skip = _stepped(zone.length // zone.block, zone.block, count)
+    return replace(zone, count=count, skip=skip, limit_s=2 * time_s)
+
+
+def alone_segment(size_bytes: int, block: int) -> Segment:
+    """A run of a few seconds near the start, but not where the probe read: the disk may have kept that in its cache."""
+    blocks = size_bytes // block
+    start = blocks // MOST_ZONES
+    return Segment(ALONE, start * block, (blocks - start) * block, block, blocks - start, 0, ALONE_S)
+
+
+def longest_unread(size_bytes: int, read: Iterable[tuple[Segment, int]]) -> int:
+    """Bytes of the longest run that no segment touched, of each of which the first so many bytes were read.
+
+    Pure geometry: it does not believe that segments keep to their zones.
+    """
+    longest = end = 0
+    for segment, read_bytes in sorted(read, key=lambda one: one[0].offset):
+        done = min(segment.count, read_bytes // segment.block)
+        if not done:
+            continue
+        longest = max(longest, segment.offset - end, segment.skip if done > 1 else 0)
+        end = max(end, segment.offset + done * segment.block + (done - 1) * segment.skip)
+    return max(longest, size_bytes - end)

@@ -1,4 +1,8 @@
-"""Reads the surface of one disk: probe, plan, read, read weak zones again. Only on a descriptor that cannot write."""
+"""Reads the surface of one disk: probe, plan, read; and once more what was slow. Its descriptors cannot write.
+
+All disks are read at once. A disk that looks slow then may only have shared its bus with the others: when all have
+been read, `look_again` measures it while the others of its bus are at rest.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from probes.block_use import device_number, size_of
 from probes.host import Host
@@ -14,20 +18,26 @@ from probes.tools import ToolError
 from stages import fio
 from stages.outcome import Finding, ReasonCode, error
 from stages.runner import tool_finding
-from stages.storage_disk import Subject, moved, open_apart, whereabouts
+from stages.storage_disk import Subject, floor_of, moved, open_apart, whereabouts
 from stages.storage_plan import (
+    ALONE,
+    ALONE_S,
     SEQUENTIAL,
     SMALLEST_BLOCK,
     SPARSE,
+    ZONE_AGAIN_S,
+    ZONE_PATIENCE,
     Options,
     ReadPlan,
-    Speed,
+    alone_segment,
     block_size,
     budget_s,
     plan_read,
     probe_segments,
     speed_of,
+    thinned,
 )
+from stages.storage_readings import ReadRun
 
 DEPTH = 4
 # Beyond the planned time, for requests that a sick disk holds back.
@@ -36,26 +46,7 @@ GRACE_S = 20.0
 COMPARABLE_MS = 50
 WEAK = 0.25
 RECHECKED_ZONES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRun:
-    """What was read of one disk, as it came. Judged by `judge`."""
-
-    subject: Subject
-    refused_open: str | None = None
-    """Why the disk could not even be opened."""
-    plan: ReadPlan | None = None
-    speed: Speed | None = None
-    jobs: Mapping[str, fio.Job] = field(default_factory=dict)
-    rechecked: Mapping[str, fio.Job] = field(default_factory=dict)
-    io_errors: tuple[fio.IoError, ...] = ()
-    problems: tuple[Finding, ...] = ()
-    """Of the tool, not of the disk."""
-    gone: str | None = None
-    kernel_read_bytes: int | None = None
-    """By the kernel's count, during the test."""
-    fio_version: str = ""
+READ_FLAGS = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -66,13 +57,12 @@ class _Reading:
     subject: Subject
     fd: int
     size_bytes: int
-    jobs: dict[str, fio.Job] = field(default_factory=dict)
     io_errors: list[fio.IoError] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
     version: str = ""
 
     async def fio(self, segments: Sequence[fio.Segment], limit_s: float) -> Mapping[str, fio.Job]:
-        """Run fio over segments; {} when it gave no answer. Keeps errors and problems."""
+        """Run fio over the segments. What fails is kept as a problem; its messages count whatever else it said."""
         argv = fio.argv(self.fd, segments, depth=DEPTH)
         try:
             result = await self.host.tools.run(*argv, timeout_s=limit_s, accept=None, load=True, pass_fds=(self.fd,))
@@ -101,7 +91,7 @@ async def read_disk(
     Raises nothing but a cancel.
     """
     try:
-        fd = await open_apart(host.dev(subject.disk.name), os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        fd = await open_apart(host.dev(subject.disk.name), READ_FLAGS)
     except OSError as problem:
         return ReadRun(subject, refused_open=str(problem.strerror or problem))
     try:
@@ -126,22 +116,70 @@ async def _read(reading: _Reading, options: Options, time_s: float, planned: Cal
     left_s = budget_s(reading.size_bytes, block, speed, left_s, options)
     planned(time.monotonic() - started + left_s)
     plan = plan_read(reading.size_bytes, block, speed, left_s)
-    jobs = await reading.fio(plan.segments, 1.5 * left_s + GRACE_S)
+    jobs = await reading.fio(plan.segments, ZONE_PATIENCE * left_s + GRACE_S)
     after = moved(reading.host, number)
-    weak = [zone for zone in plan.zones if zone.name in weak_zones(jobs, plan)][:RECHECKED_ZONES]
-    rechecked = await reading.fio(weak, GRACE_S + left_s / 2) if weak else {}
     return ReadRun(
         subject=reading.subject,
         plan=plan,
         speed=speed if probe.get(SEQUENTIAL) else None,
         jobs={**probe, **jobs},
-        rechecked=rechecked,
         io_errors=tuple(reading.io_errors),
         problems=tuple(reading.problems),
         gone=whereabouts(reading.host, reading.fd, reading.size_bytes),
         kernel_read_bytes=after.read - before.read if before and after else None,
         fio_version=reading.version,
     )
+
+
+# --- a second look ---------------------------------------------------------------------------------------------------
+
+
+def looks_slow(run: ReadRun, options: Options) -> bool:
+    """Whether the disk, or a part of it, was slow while all others were read as well."""
+    return _below_floor(run, options) or bool(_weak_segments(run))
+
+
+def _below_floor(run: ReadRun, options: Options) -> bool:
+    floor = floor_of(run.subject.disk, options)
+    return run.speed is not None and floor is not None and run.speed.sequential_bytes_per_s < floor * 1e6
+
+
+def _weak_segments(run: ReadRun) -> list[fio.Segment]:
+    """The weakest zones first, each cut down to what takes seconds."""
+    if run.plan is None:
+        return []
+    weak = weak_zones(run.jobs, run.plan)
+    zones = sorted((zone for zone in run.plan.zones if zone.name in weak), key=lambda zone: weak[zone.name])
+    return [thinned(zone, weak[zone.name] * 1e6, ZONE_AGAIN_S) for zone in zones[:RECHECKED_ZONES]]
+
+
+async def look_again(host: Host, run: ReadRun, options: Options) -> ReadRun:
+    """Read again what was slow, while nobody else uses the bus. Raises nothing but a cancel."""
+    assert run.plan is not None
+    try:
+        fd = await open_apart(host.dev(run.subject.disk.name), READ_FLAGS)
+    except OSError:
+        return run  # what was seen first stands
+    try:
+        if run.gone or whereabouts(host, fd, run.plan.size_bytes):
+            return run
+        reading = _Reading(host, run.subject, fd, run.plan.size_bytes)
+        segments = _weak_segments(run)
+        if _below_floor(run, options):
+            segments.insert(0, alone_segment(run.plan.size_bytes, run.plan.block))
+        limit_s = GRACE_S + ALONE_S + 2 * ZONE_AGAIN_S * len(segments)
+        jobs = dict(await reading.fio(segments, limit_s))
+        alone = jobs.pop(ALONE, None)
+        return replace(
+            run,
+            alone=alone,
+            rechecked=jobs,
+            io_errors=(*run.io_errors, *reading.io_errors),
+            problems=(*run.problems, *reading.problems),
+            gone=whereabouts(host, fd, run.plan.size_bytes),
+        )
+    finally:
+        os.close(fd)
 
 
 def weak_zones(jobs: Mapping[str, fio.Job], plan: ReadPlan) -> dict[str, float]:

@@ -33,6 +33,7 @@ from vetting_agent.verdict import (
     title_of,
 )
 from vetting_agent.wire import WireFinding, WireMeasurement
+from vetting_agent.zones import DiskZones
 
 FORMAT = "vetting-report/1"
 POINTS_PER_SERIES = 2000
@@ -113,6 +114,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     notable_log: list[LogView]
     evidence: str
     run: RunView | None
+    zones: list[DiskZones] = []
+    """What each part of each disk gave, by the newest Storage of this run; empty where that is not at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class Gathered:
     samples: Sequence[SampleView] = ()
     logs: Sequence[LogView] = ()
     evidence: str = "evidence"
+    zones: Sequence[DiskZones] = ()
 
 
 @dataclass(slots=True)
@@ -183,6 +187,7 @@ def build(gathered: Gathered) -> Report:
         notable_log=[line for line in gathered.logs if line.level != "info"][-NOTABLE_LINES:],
         evidence=gathered.evidence,
         run=run,
+        zones=list(gathered.zones),
     )
 
 

@@ -14,6 +14,7 @@ from vetting_agent.report_charts import SUBJECTS, Band, bands_of, chart
 from vetting_agent.report_findings import listed, untested
 from vetting_agent.report_inventory import inventory_section
 from vetting_agent.report_markup import section, table, text
+from vetting_agent.report_zones import zone_charts
 from vetting_agent.verdict import Untested
 from vetting_agent.wire import WireMeasurement
 
@@ -37,7 +38,7 @@ def page(report: Report) -> str:
     """The whole page."""
     css = resources.files("vetting_agent").joinpath("report.css").read_text(encoding="utf-8")
     title = f"{text(report.host)}: {verdict_word(report.verdict)}"
-    sections = (_banner(report), _walk(report), _findings(report), _not_tested(report), _charts(report))
+    sections = (_banner(report), _walk(report), _findings(report), _not_tested(report), _charts(report), _disks(report))
     tables = (
         _measurements(report),
         _coverage(report),
@@ -166,6 +167,10 @@ def _charts(report: Report) -> str:
     bands: list[Band] = bands_of(report, seconds)
     drawn = [part for subject in SUBJECTS for part in chart(subject, report.series, bands, max(report.duration_s, 1.0))]
     return section("Over time", "".join(drawn))
+
+
+def _disks(report: Report) -> str:
+    return section("Disks by place", "".join(zone_charts(report.zones)))
 
 
 def _measurements(report: Report) -> str:

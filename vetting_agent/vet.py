@@ -216,7 +216,7 @@ async def _supervised(plan: VetPlan, scratch: Path, seen: Seen, *, as_json: bool
 
 def write_report(plan: VetPlan, seen: Seen, ending: Ending) -> Report:
     """Write report.json, report.html and run.log into the run's folder; the report."""
-    from vetting_agent import report
+    from vetting_agent import report, zones
     from vetting_agent.report_html import page
 
     made = report.build(
@@ -230,6 +230,7 @@ def write_report(plan: VetPlan, seen: Seen, ending: Ending) -> Report:
             samples=seen.samples,
             logs=seen.logs,
             evidence=plan.evidence.name,
+            zones=zones.read(plan.evidence),
         )
     )
     report.write_json(made, plan.folder / "report.json")

@@ -11,13 +11,13 @@ import pytest
 
 from probes.disks import Disk
 from probes.tools import ToolResult
-from stages import fio, storage_judge, storage_write
+from stages import fio, stamps, storage_judge_read, storage_judge_write
 from stages.outcome import INCONCLUSIVE, Finding, ReasonCode, Severity
-from stages.stage import ExpectedDisk, RunFacts
+from stages.stage import ExpectedDisk
 from stages.storage_disk import Subject, floor_of, is_foreign, subjects_of
 from stages.storage_plan import MIB, SEQUENTIAL, SPARSE, Options, ReadPlan, Speed, edges, spread
-from stages.storage_read import ReadRun, weak_zones
-from stages.storage_write import WriteRun
+from stages.storage_read import weak_zones
+from stages.storage_readings import ReadRun, WriteRun
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/tools/fio"
 
@@ -43,7 +43,7 @@ def disk(**changes: Any) -> Disk:
 
 SIZE = 64 * MIB
 PLAN = ReadPlan(SIZE, MIB, edges(SIZE, MIB), spread(SIZE, MIB, 64, 4, 5.0), whole=True)
-SUBJECT = Subject(disk(), "disk:S1", 60.0)
+SUBJECT = Subject(disk(), "disk:S1")
 
 
 def job(segment: fio.Segment, ms: int = 1000, **changes: Any) -> fio.Job:
@@ -55,7 +55,7 @@ RUN = ReadRun(SUBJECT, plan=PLAN, speed=Speed(150e6, 0.02), jobs=JOBS, kernel_re
 
 
 def judged(run: ReadRun, options: Options | None = None) -> list[tuple[ReasonCode, Severity]]:
-    return [(one.reason_code, one.severity) for one in storage_judge.judge(run, options or Options())[0]]
+    return [(one.reason_code, one.severity) for one in storage_judge_read.judge(run, options or Options())[0]]
 
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
@@ -138,13 +138,13 @@ def test_reads_cannot_write_and_use_the_descriptor_only() -> None:
 
 def test_a_sound_disk_passes_with_its_coverage() -> None:
     assert judged(RUN) == []
-    assert storage_judge.coverage_of(RUN) == 1.0
+    assert storage_judge_read.coverage_of(RUN) == 1.0
 
 
 @pytest.mark.parametrize("missing", ["first", "last", "zone00", "zone03"])
 def test_whatever_was_not_read_keeps_the_disk_from_passing(missing: str) -> None:
     run = replace(RUN, jobs={name: one for name, one in JOBS.items() if name != missing})
-    assert storage_judge.coverage_of(run) < 1
+    assert storage_judge_read.coverage_of(run) < 1
     assert (ReasonCode.COVERAGE_LOW, ERROR) in judged(run, Options(coverage_floor=1.0))
 
 
@@ -164,7 +164,7 @@ def test_a_fio_that_claims_what_the_kernel_did_not_see_is_not_believed() -> None
 
 def test_an_io_error_names_the_lba() -> None:
     run = replace(RUN, io_errors=(fio.IoError("read", "Input/output error", 25 * MIB, MIB),))
-    [finding] = storage_judge.judge(run, Options())[0]
+    [finding] = storage_judge_read.judge(run, Options())[0]
     assert finding.reason_code is ReasonCode.DISK_IO_ERROR
     assert "LBA 51200" in finding.message
     assert finding.component == "disk:S1"
@@ -204,8 +204,8 @@ def test_the_floor_warns_and_a_quarter_of_it_fails(mb_s: float, wanted: list[Any
 
 
 def test_a_disk_without_floor_is_measured_only() -> None:
-    run = replace(RUN, subject=replace(SUBJECT, floor_mb_s=None), speed=Speed(1e6, 1.0))
-    findings, measurements = storage_judge.judge(run, Options())
+    run = replace(RUN, subject=Subject(disk(transport="virtio"), "disk:S1"), speed=Speed(1e6, 1.0))
+    findings, measurements = storage_judge_read.judge(run, Options())
     assert not findings
     assert [one.ok for one in measurements if one.name == "throughput"] == [None]
 
@@ -235,7 +235,7 @@ def weak_run(ms: int, again_ms: int | None) -> ReadRun:
 
 
 def test_a_zone_that_is_slow_twice_is_weak() -> None:
-    [finding] = storage_judge.judge(weak_run(4100, 4200), Options())[0]
+    [finding] = storage_judge_read.judge(weak_run(4100, 4200), Options())[0]
     assert (finding.reason_code, finding.severity) == (ReasonCode.DISK_SLOW, ERROR)
     assert finding.evidence == "zone02"
 
@@ -247,12 +247,11 @@ def test_a_zone_that_was_slow_once_is_noise() -> None:
 
 
 def test_a_weak_zone_that_is_fast_all_the_same_warns_only() -> None:
-    run = replace(weak_run(4100, 4100), subject=replace(SUBJECT, floor_mb_s=5.0))
-    assert judged(run) == [(ReasonCode.DISK_SLOW, WARNING)]
+    assert judged(weak_run(4100, 4100), Options(floor_hdd_mb_s=5.0)) == [(ReasonCode.DISK_SLOW, WARNING)]
 
 
 def test_a_disk_that_could_not_be_opened_is_unknown_in_words() -> None:
-    [finding] = storage_judge.judge(ReadRun(SUBJECT, refused_open="Operation not permitted"), Options())[0]
+    [finding] = storage_judge_read.judge(ReadRun(SUBJECT, refused_open="Operation not permitted"), Options())[0]
     assert finding.reason_code is ReasonCode.DISK_NOT_TESTED
     assert finding.reason_code in INCONCLUSIVE
     assert "sda" in finding.message
@@ -260,20 +259,20 @@ def test_a_disk_that_could_not_be_opened_is_unknown_in_words() -> None:
 
 
 def test_two_disks_with_one_serial_have_two_names() -> None:
-    names = [one.component for one in subjects_of([disk(), disk(name="sdb"), disk(name="sdc", serial="S2")], Options())]
+    names = [one.component for one in subjects_of([disk(), disk(name="sdb"), disk(name="sdc", serial="S2")])]
     assert names == ["disk:S1/sda", "disk:S1/sdb", "disk:S2"]
 
 
 def test_only_unexpected_removable_disks_are_left_out() -> None:
     stick = disk(removable=True)
-    assert is_foreign(stick, RunFacts())
-    assert is_foreign(disk(vendor="AMI", model="Virtual HDisk0"), RunFacts())
-    assert not is_foreign(stick, RunFacts(expected_disks=(ExpectedDisk("S1", 1.0),)))
-    assert not is_foreign(disk(), RunFacts())
+    assert is_foreign(stick, None)
+    assert is_foreign(disk(vendor="AMI", model="Virtual HDisk0"), ())
+    assert not is_foreign(stick, (ExpectedDisk("S1", 1.0),))
+    assert not is_foreign(disk(), None)
 
 
 def test_the_evidence_has_a_row_for_each_zone() -> None:
-    rows = json.loads(json.dumps(storage_judge.zones_evidence(weak_run(4100, 4200))))
+    rows = json.loads(json.dumps(storage_judge_read.zones_evidence(weak_run(4100, 4200))))
     assert [row["zone"] for row in rows] == ["zone00", "zone01", "zone02", "zone03"]
     assert rows[2]["mb_s"] < rows[1]["mb_s"] / 4
     assert rows[2]["mb_s_again"] is not None
@@ -281,24 +280,30 @@ def test_the_evidence_has_a_row_for_each_zone() -> None:
 
 def test_the_probe_jobs_do_not_count_as_coverage() -> None:
     jobs = {SEQUENTIAL: fio.Job(SEQUENTIAL, 0, 0, SIZE, 0, 100), SPARSE: fio.Job(SPARSE, 0, 0, SIZE, 0, 100)}
-    assert storage_judge.coverage_of(replace(RUN, jobs=jobs)) == 0
+    assert storage_judge_read.coverage_of(replace(RUN, jobs=jobs)) == 0
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+PROOF = stamps.Proof(SIZE, SIZE, SIZE, SIZE, 0, 0, (), None, stamps.Reread(SIZE, 0, (), None))
+
+
 def write_findings(run: WriteRun) -> list[Finding]:
-    return storage_write.judge(run)[0]
+    return storage_judge_write.judge(run)[0]
 
 
 def test_a_write_test_that_did_not_come_to_its_end_is_no_pass() -> None:
     [finding] = write_findings(WriteRun(SUBJECT, size_bytes=SIZE))
     assert finding.reason_code is ReasonCode.DISK_NOT_TESTED
-    half = WriteRun(SUBJECT, size_bytes=SIZE, planned_bytes=SIZE, written_bytes=SIZE, verified_bytes=SIZE - 1)
-    assert [one.reason_code for one in write_findings(half)] == [ReasonCode.DISK_NOT_TESTED]
+    done = {"planned_bytes": SIZE, "written_bytes": SIZE, "verified_bytes": SIZE, "kept_bytes": SIZE}
+    for lacking in done:
+        half = WriteRun(SUBJECT, size_bytes=SIZE, proof=PROOF, **(done | {lacking: SIZE - 1}))
+        assert [one.reason_code for one in write_findings(half)] == [ReasonCode.DISK_NOT_TESTED]
+    assert write_findings(WriteRun(SUBJECT, size_bytes=SIZE, proof=PROOF, **done)) == []
 
 
 def test_a_mismatch_fails_and_names_the_lba() -> None:
-    [finding] = write_findings(WriteRun(SUBJECT, size_bytes=SIZE, mismatches=[8 * MIB]))
+    [finding] = write_findings(WriteRun(SUBJECT, size_bytes=SIZE, mismatches=(8 * MIB,)))
     assert finding.reason_code is ReasonCode.DISK_VERIFY_MISMATCH
     assert "LBA 16384" in finding.message

@@ -25,7 +25,7 @@ from tests.support.stand_ins import StandIns
 pytestmark = pytest.mark.root
 
 # Loop devices on a busy machine have no speed that a test may rely on.
-FAST = {"duration_s": 1.0, "floor_hdd_mb_s": 0.0, "floor_ssd_mb_s": 0.0, "coverage_floor": 0.01}
+FAST = {"duration_s": 1.0, "floor_hdd_mb_s": 0.0, "floor_ssd_mb_s": 0.0, "coverage_floor": 0.01, "unread_ceiling": 1.0}
 
 
 @pytest.fixture
@@ -56,7 +56,9 @@ async def test_sound_disks_are_read_at_once_and_pass(machine: LoopMachine) -> No
     outcome, listener = await run_stage(machine)
     assert outcome.verdict is Verdict.PASS, outcome.findings
     assert set(outcome.coverage) == {"disk:SER-A", "disk:SER-B"}
-    assert {one.name for one in outcome.measurements} == {"throughput", "latency_p999", "coverage"}
+    assert {one.name for one in outcome.measurements} == {
+        *("throughput", "latency_p50", "latency_p999", "latency_max", "coverage", "longest_unread")
+    }
     zones = json.loads((machine.root.parent / "evidence/zones.json").read_text())
     assert len(zones["disk:SER-A"]["zones"]) == 4
     assert {key for kind, key, _, unit in listener.samples if (kind, unit) == ("throughput", "MB/s")}

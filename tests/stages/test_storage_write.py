@@ -13,13 +13,13 @@ import pytest
 
 from probes import disks as disks_probe
 from probes.notes import Notes
-from stages import storage, storage_write
+from stages import storage, storage_judge_write, storage_write
 from stages.outcome import Outcome, ReasonCode, Verdict
 from stages.runner import StageRun
 from stages.stage import ExpectedDisk, RunFacts, WipeOverride
 from stages.storage_disk import subjects_of
 from stages.storage_plan import Options
-from stages.storage_write import WriteRun
+from stages.storage_readings import WriteRun
 from stages.wipe_door import WipeRefused, host_disks, open_for_writing
 from tests.support.loop_disks import MIB, LoopDisk, LoopMachine, loop_machine
 from tests.support.stage_context import stage_context
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.root
 
 SIZE = 12 * MIB
 FAST = {"duration_s": 2.0, "floor_hdd_mb_s": 0.0, "floor_ssd_mb_s": 0.0, "coverage_floor": 0.01, "write_fraction": 0.1}
-OPTIONS = Options(duration_s=2.0, write_fraction=0.1)
+FAST |= {"retention_s": 0.0, "unread_ceiling": 1.0}
+OPTIONS = Options(duration_s=2.0, write_fraction=0.1, retention_s=0.0)
 NOT_EXPECTED = ReasonCode.WIPE_REFUSED_NOT_EXPECTED
 IN_USE = ReasonCode.WIPE_REFUSED_IN_USE
 DATA = ReasonCode.WIPE_REFUSED_DATA_PRESENT
@@ -50,14 +51,14 @@ def leave(*serials: str) -> RunFacts:
 async def write(machine: LoopMachine, disk: LoopDisk, facts: RunFacts, options: Options = OPTIONS) -> WriteRun:
     """The write test of one disk, the guard before it."""
     found = list(await disks_probe.collect(machine.host, Notes()))
-    subject = next(one for one in subjects_of(found, options) if one.disk.name == disk.name)
+    subject = next(one for one in subjects_of(found) if one.disk.name == disk.name)
     return await storage_write.write_disk(
         machine.host, subject, host_disks(found), facts, options, 1.0, lambda seconds: None
     )
 
 
 def codes(run: WriteRun) -> list[ReasonCode]:
-    return [finding.reason_code for finding in storage_write.judge(run)[0]]
+    return [finding.reason_code for finding in storage_judge_write.judge(run)[0]]
 
 
 @pytest.mark.slow
@@ -233,6 +234,46 @@ print('{{"signatures": []}}')
     assert not any(other.content())
 
 
+SWAPS = {
+    "a link to another disk": ("os.unlink(node); os.symlink(other, node)", IN_USE),
+    "a plain file": ("os.unlink(node); open(node, 'wb').write(bytes(4096))", IN_USE),
+    "nothing": ("os.unlink(node)", IN_USE),
+    "a disk of another serial": ("open(page, 'wb').write(b'\\0\\x80\\0\\5SER-Z')", NOT_EXPECTED),
+    "a disk of another size": ("os.truncate(backing, 2 * size); losetup()", NOT_EXPECTED),
+    "a disk that is mounted": ("open(mounts, 'w').write(mounted)", IN_USE),
+}
+
+
+@pytest.mark.parametrize("becomes", SWAPS)
+async def test_what_is_swapped_between_decision_and_opening_is_never_lent(
+    machine: LoopMachine, stand_ins: StandIns, becomes: str
+) -> None:
+    """The search for signatures is the last thing before the first decision; here it meddles with the machine."""
+    act, code = SWAPS[becomes]
+    disk, other = machine.add("sda", "SER-A", SIZE), machine.add("sdb", "SER-B", SIZE)
+    stand_ins.python(
+        "wipefs",
+        f"""
+import subprocess
+node, other, backing, size = {str(machine.root / "dev/sda")!r}, {str(other.device)!r}, {str(disk.backing)!r}, {SIZE}
+page = {str(machine.folder(disk).parents[1] / "vpd_pg80")!r}
+mounts, mounted = {str(machine.root / "proc/self/mountinfo")!r}, "40 1 {disk.number} / /srv rw - ext4 /dev/sda rw\\n"
+losetup = lambda: subprocess.run(["/usr/sbin/losetup", "-c", {str(disk.device)!r}], check=True)
+if len(open(__file__.replace("wipefs", "calls.log")).readlines()) == 1:
+    {act}
+print('{{"signatures": []}}')
+""",
+    )
+    found = list(await disks_probe.collect(machine.host, Notes()))
+    with pytest.raises(WipeRefused) as caught:
+        async with open_for_writing(machine.host, found[0], host_disks(found), leave("SER-A", "SER-B")):
+            pytest.fail("it was lent")
+    assert stand_ins.calls("wipefs")
+    assert caught.value.refused.code is code
+    assert not any(disk.content())
+    assert not any(other.content())
+
+
 async def test_data_that_appears_between_the_two_looks_is_seen(machine: LoopMachine, stand_ins: StandIns) -> None:
     disk = machine.add("sda", "SER-A", SIZE)
     stand_ins.python(
@@ -272,7 +313,7 @@ async def test_data_that_changes_after_it_was_written_is_a_mismatch(machine: Loo
     )
     run = await write(machine, disk, leave("SER-A"))
     assert ReasonCode.DISK_VERIFY_MISMATCH in codes(run)
-    assert run.mismatches == [0]
+    assert run.mismatches == (0,)
 
 
 async def test_a_fio_that_hides_its_mismatches_is_seen_through(machine: LoopMachine, stand_ins: StandIns) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,10 @@ def test_a_refusal_says_why_a_fact_is_missing() -> None:
     assert "swaps: Permission denied" in decision.sentence
 
 
+CASES = int(os.environ.get("VETTING_FUZZ_CASES", "2000"))
+"""Generated hosts for each of the three main properties; `make fuzz` asks for many more."""
+
+
 # --- generated hosts -------------------------------------------------------------------------------------------------
 
 
@@ -291,14 +296,14 @@ def may_be_written(case: Case) -> bool:
     return empty or serial in covered
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=CASES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases)
 def test_no_generated_host_is_written_outside_the_rules(case: Case) -> None:
     decision = decide(case.disk, case.host, case.run)
     assert isinstance(decision, Allowed) == may_be_written(case), (decision, case)
 
 
-@settings(max_examples=700, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=max(CASES // 3, 1), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases)
 def test_only_a_disk_refused_for_data_can_be_freed_by_an_override(case: Case) -> None:
     """What the refusal for data says is what `wipe` without serials will cover: it must fail for nothing else."""
@@ -308,6 +313,148 @@ def test_only_a_disk_refused_for_data_can_be_freed_by_an_override(case: Case) ->
     if isinstance(decision, Refused):
         opened = isinstance(decide(case.disk, case.host, freed), Allowed)
         assert opened == (decision.code is DATA)
+
+
+# --- whole hosts: several disks, of which the guard is asked about each ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Machine:
+    disks: tuple[DiskFacts, ...]
+    run: RunFacts
+
+    @property
+    def identities(self) -> HostDisks:
+        """As `wipe_door.host_disks` makes them of what the inventory lists."""
+        return HostDisks(
+            tuple(disk.listed_serial or "" for disk in self.disks), tuple(disk.wwn for disk in self.disks if disk.wwn)
+        )
+
+    def decisions(self) -> list[Allowed | Refused]:
+        return [decide(disk, self.identities, self.run) for disk in self.disks]
+
+
+USE_FAULTS: list[tuple[str, object]] = [
+    *[("size_bytes", value) for value in (None, 0, 512, 2 * 10**12, 10**12 * 101 // 100 + 1)],
+    *[("serial", value) for value in (None, "", "S0", "s0", "S1 ")],
+    *[("transport", value) for value in (*Transport, None)],
+    *[(flag, value) for flag in ("removable", "read_only", "virtual_media") for value in (True, None)],
+    *[(used, value) for used in ("mounted_at", "swaps", "holders", "boot_medium") for value in (("x",), None)],
+    *[("partitions", value) for value in (("sda1",), None)],
+]
+DATA_FAULTS: list[tuple[str, object]] = [
+    *[("signatures", value) for value in (("LVM2_member at 0x218",), None)],
+    *[("blank", value) for value in (False, None)],
+]
+DISK_FAULTS: list[tuple[str, object]] = [
+    *[("listed_serial", value) for value in ("S0", "s0", "S0 ", "", None)],
+    *[("wwn", value) for value in ("0x0", "0X0", "", None)],
+    *[("reserved", value) for value in (True, None)],
+    *(DATA_FAULTS * 3),
+]
+RUN_FAULTS: list[tuple[str, object]] = [
+    ("non_destructive", True),
+    ("allow_destructive", False),
+    *[("expected_disks", value) for value in (None, (), (ExpectedDisk("S0", 1e3),), (ExpectedDisk("S0", None),))],
+]
+OVERRIDES = (None, None, (), ("S0",), ("S0", "S1"), ("S0", "S1", "S2", "S3"), ("S3", ""))
+changes = st.tuples(st.integers(0, 3), st.sampled_from([*USE_FAULTS, *DISK_FAULTS]))
+
+
+def sound(number: int) -> DiskFacts:
+    serial = f"S{number}"
+    return replace(GOOD, use=replace(GOOD_USE, serial=serial), listed_serial=serial, wwn=f"0x{number}")
+
+
+def changed(disk: DiskFacts, name: str, value: object) -> DiskFacts:
+    if name in BlockUse.__dataclass_fields__:
+        return replace(disk, use=replace(disk.use, **{name: value}))  # type: ignore[arg-type]
+    return replace(disk, **{name: value})  # type: ignore[arg-type]
+
+
+def machine_of(
+    count: int, faults: list[tuple[int, tuple[str, object]]], override: object, run_fault: tuple[str, object] | None
+) -> Machine:
+    found = [sound(number) for number in range(count)]
+    for index, (name, value) in faults:
+        found[index % count] = changed(found[index % count], name, value)
+    run = replace(RUN, expected_disks=tuple(ExpectedDisk(f"S{number}", 1000.0) for number in range(4)))
+    run = replace(run, override=None if override is None else WipeOverride(override))  # type: ignore[arg-type]
+    return Machine(tuple(found), replace(run, **dict([run_fault])) if run_fault else run)  # type: ignore[arg-type]
+
+
+machines = st.builds(
+    machine_of,
+    st.integers(1, 4),
+    st.lists(changes, max_size=4),
+    st.sampled_from(OVERRIDES),
+    st.one_of(st.none(), st.none(), st.none(), st.sampled_from(RUN_FAULTS)),
+)
+"""One to four sound, distinct and expected disks, with up to four faults: near the border on either side."""
+
+
+LOSABLE = [
+    *[field.name for field in fields(BlockUse) if field.name not in {"device", "unread", "name"}],
+    *("listed_serial", "reserved", "signatures", "blank"),
+]
+SLICE = settings(max_examples=CASES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@SLICE
+@given(machines)
+def test_on_no_generated_machine_a_disk_is_written_outside_the_rules(machine: Machine) -> None:
+    """Each disk by the rules; and what must hold of the machine as a whole, whatever the rules are."""
+    decisions = machine.decisions()
+    for disk, decision in zip(machine.disks, decisions, strict=True):
+        case = Case(disk, machine.identities, machine.run)
+        assert isinstance(decision, Allowed) == may_be_written(case), (decision, case)
+    allowed = [decision for decision in decisions if isinstance(decision, Allowed)]
+    serials = Counter(decision.serial.casefold() for decision in allowed)
+    assert all(count == 1 for count in serials.values()), "two disks of one serial are written"
+    claimed = {one.serial.strip() for one in machine.run.expected_disks or ()}
+    named = set(machine.run.override.serials or ()) if machine.run.override else set()
+    for decision in allowed:
+        assert decision.serial in claimed
+        assert not decision.by_override or decision.serial in named
+    if machine.run.non_destructive or not machine.run.allow_destructive:
+        assert not allowed
+
+
+@SLICE
+@given(machines, st.integers(0, 3), st.sampled_from(LOSABLE))
+def test_less_knowledge_never_frees_a_disk(machine: Machine, index: int, name: str) -> None:
+    """Whichever fact of a disk is lost, it is refused; but for its content, where an override covers that anyway."""
+    disk = machine.disks[index % len(machine.disks)]
+    lost = changed(disk, name, None)
+    decision = decide(lost, machine.identities, machine.run)
+    if isinstance(decision, Allowed):
+        assert name in {"signatures", "blank"}
+        assert decision.by_override
+        assert isinstance(decide(disk, machine.identities, machine.run), Allowed)
+
+
+@SLICE
+@given(machines, machines)
+def test_a_further_disk_never_frees_another(machine: Machine, other: Machine) -> None:
+    """Hot-plug, a second path, a clone: more disks can only add doubt about the ones that are there."""
+    crowded = replace(machine, disks=(*machine.disks, *other.disks))
+    for before, after in zip(machine.decisions(), crowded.decisions(), strict=False):
+        assert not (isinstance(after, Allowed) and isinstance(before, Refused))
+
+
+def test_enough_of_the_generated_machines_are_written_at_all() -> None:
+    """A generator of which every disk is refused would prove nothing."""
+    met: Counter[str] = Counter()
+
+    @settings(max_examples=500, deadline=None, derandomize=True, database=None)
+    @given(machines)
+    def look(machine: Machine) -> None:
+        for one in machine.decisions():
+            freed = "override" if isinstance(one, Allowed) and one.by_override else "blank"
+            met[freed if isinstance(one, Allowed) else one.code] += 1
+
+    look()
+    assert min(met["blank"], met["override"], met[NOT_EXPECTED], met[IN_USE], met[DATA]) >= 20, met
 
 
 # --- a real device ---------------------------------------------------------------------------------------------------

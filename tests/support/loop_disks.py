@@ -16,6 +16,7 @@ from probes.host import Host
 from probes.tools import Tools
 
 MIB = 2**20
+CONTROLLER = "0000:00:1f.2"
 
 
 @dataclass
@@ -58,15 +59,31 @@ class LoopMachine:
     def host(self) -> Host:
         return Host(root=self.root, tools=self.tools)
 
-    def add(self, name: str, serial: str, size: int, *, rotational: bool = False, removable: bool = False) -> LoopDisk:
-        """A SATA disk of `size` bytes, all zero."""
+    def add(
+        self,
+        name: str,
+        serial: str,
+        size: int,
+        *,
+        rotational: bool = False,
+        removable: bool = False,
+        controller: str = CONTROLLER,
+    ) -> LoopDisk:
+        """A SATA disk of `size` bytes, all zero, at the controller of that PCI address."""
         backing = self.root / f"{name}.img"
         with backing.open("wb") as file:
             file.truncate(size)
-        return self.add_file(name, serial, backing, rotational=rotational, removable=removable)
+        return self.add_file(name, serial, backing, rotational=rotational, removable=removable, controller=controller)
 
     def add_file(
-        self, name: str, serial: str, backing: Path, *, rotational: bool = False, removable: bool = False
+        self,
+        name: str,
+        serial: str,
+        backing: Path,
+        *,
+        rotational: bool = False,
+        removable: bool = False,
+        controller: str = CONTROLLER,
     ) -> LoopDisk:
         made = subprocess.run(["losetup", "--show", "-f", backing], check=True, capture_output=True, text=True)
         device = Path(made.stdout.strip())
@@ -74,17 +91,17 @@ class LoopMachine:
         disk = LoopDisk(name, serial, backing, device, f"{os.major(rdev)}:{os.minor(rdev)}")
         self.disks.append(disk)
         os.mknod(self.root / "dev" / name, 0o600 | 0o060000, rdev)
-        self._describe(disk, rotational=rotational, removable=removable)
+        self._describe(disk, controller, rotational=rotational, removable=removable)
         return disk
 
     def folder(self, disk: LoopDisk) -> Path:
         """The disk's folder in the made-up sysfs."""
         return (self.root / "sys/block" / disk.name).resolve()
 
-    def _describe(self, disk: LoopDisk, *, rotational: bool, removable: bool) -> None:
+    def _describe(self, disk: LoopDisk, controller: str, *, rotational: bool, removable: bool) -> None:
         index = len(self.disks)
         device = (
-            self.root / f"sys/devices/pci0000:00/0000:00:1f.2/ata{index}/host{index}/target{index}:0:0/{index}:0:0:0"
+            self.root / f"sys/devices/pci0000:00/{controller}/ata{index}/host{index}/target{index}:0:0/{index}:0:0:0"
         )
         folder = device / "block" / disk.name
         for made in (folder / "holders", folder / "queue"):
