@@ -5,11 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-<<<<<<< HEAD
-=======
 from pathlib import Path
-from statistics import fmean
->>>>>>> wt-cpu
 
 from probes.host import Host, entries_of, int_of, text_of
 
@@ -66,15 +62,10 @@ def mean_mhz(host: Host) -> float | None:
     folders = entries_of(host.sys("devices", "system", "cpu", "cpufreq"))
     khz = [value for folder in folders if (value := int_of(folder / "scaling_cur_freq")) is not None]
     if khz:
-<<<<<<< HEAD
         return sum(khz) / len(khz) / 1000
     found = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
     mhz = [float(value) for value in found]
     return sum(mhz) / len(mhz) if mhz else None
-=======
-        return fmean(khz) / 1000
-    mhz = re.findall(r"^cpu MHz\s*: ([\d.]+)", text_of(host.proc("cpuinfo")) or "", re.MULTILINE)
-    return fmean(float(value) for value in mhz) if mhz else None
 
 
 def clocks(host: Host) -> dict[int, int]:
@@ -96,4 +87,3 @@ def _policies(host: Host) -> list[tuple[int, Path]]:
     """The first CPU of each clock domain, and the folder of the domain."""
     folders = entries_of(host.sys("devices", "system", "cpu", "cpufreq"))
     return [(int(match[1]), folder) for folder in folders if (match := re.fullmatch(r"policy(\d+)", folder.name))]
->>>>>>> wt-cpu
