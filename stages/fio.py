@@ -7,17 +7,18 @@ front of the JSON on standard output; the bandwidth of a very short job is 0.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.json_paths import parsed
 from probes.tools import ToolResult
 
 LOST_ERRNOS = frozenset({6, 19, 28})
 """ENXIO, ENODEV, ENOSPC: the device, or the part of it asked for, is not there any more."""
+HIGHEST_ERRNO = 4095
 EILSEQ = 84
 """How fio reports data that is not what it wrote."""
 
@@ -123,12 +124,14 @@ def parse(result: ToolResult) -> Report:
     """What one run of fio said. Raises Unreadable for anything but a complete answer."""
     said = messages(result)
     try:
-        answer = json.loads(result.stdout[result.stdout.index("{") :])
+        answer = parsed(result.stdout[result.stdout.index("{") :])
         jobs = {job.name: job for job in map(_job, answer["jobs"])}
+        if len(jobs) != len(answer["jobs"]):
+            raise ValueError("two jobs of one name, of which one would hide the other")  # noqa: TRY301
         return Report(
             str(answer["fio version"]), jobs, said.io_errors, said.mismatches, _uncharged(result, jobs.values())
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
         why = f"fio's answer could not be read ({result.how_it_ended()}): {type(problem).__name__}: {problem}"
         raise Unreadable(why, said) from problem
 
@@ -151,9 +154,12 @@ def _io_errors(text: str) -> tuple[IoError, ...]:
 
 def _job(answer: Any) -> Job:
     read, write = answer["read"], answer["write"]
+    error = int(answer["error"])
+    if not 0 <= error <= HIGHEST_ERRNO:
+        raise ValueError(f"{error!r:.40} is no errno")
     return Job(
         name=str(answer["jobname"]),
-        error=int(answer["error"]),
+        error=error,
         total_errors=int(answer.get("total_err", 0)),
         read_bytes=int(read["io_bytes"]),
         write_bytes=int(write["io_bytes"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.host import Host
+from probes.json_paths import parsed
 from stages.outcome import Finding, ReasonCode, error
 
 CHILD = Path(__file__).with_name("stamp_child.py")
@@ -75,7 +75,7 @@ def _argv(mode: str, fd: int, size_bytes: int, span: int, word: str) -> tuple[st
 
 
 def _object(text: str) -> Mapping[str, Any]:
-    answer = json.loads(text)
+    answer = parsed(text)
     if not isinstance(answer, dict):
         raise ValueError("the stamping process answered no object")  # noqa: TRY004  # one kind of error for garbage
     return answer
@@ -86,6 +86,8 @@ def parse(text: str, size_bytes: int, span: int) -> Proof:
     answer = _object(text)
     try:
         failed = answer["error"]
+        if answer["wrong"] and not answer["examples"]:
+            raise KeyError("examples")  # noqa: TRY301  # wrong blocks, and none named
         return Proof(
             size_bytes=size_bytes,
             expected_bytes=stamped_bytes(size_bytes, span),
@@ -96,7 +98,7 @@ def parse(text: str, size_bytes: int, span: int) -> Proof:
             examples=tuple((int(at), None if said is None else int(said)) for at, said in answer["examples"]),
             failed=None if failed is None else (int(failed[0] or 0), int(failed[1]), str(failed[2])),
         )
-    except (KeyError, TypeError, IndexError) as problem:
+    except (KeyError, TypeError, IndexError, OverflowError) as problem:
         raise ValueError(f"the stamping process's answer could not be read: {problem!r}") from problem
 
 
