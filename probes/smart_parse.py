@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from probes.json_paths import dig, flag, number, rows
+from probes.json_paths import count, dig, flag, number, rows
 from probes.smart_self_test_log import SelfTests, parse_self_tests
 
 BIT_COMMAND_LINE = 1 << 0
@@ -28,6 +28,8 @@ BIT_PAST_THRESHOLD = 1 << 5
 BIT_ERROR_LOG = 1 << 6
 BIT_SELF_TEST_LOG = 1 << 7
 NVME_DATA_UNIT_BYTES = 512_000
+NVME_SELF_TESTS_SINCE = (7, 4)
+"""The smartctl that first shows the self-test log of NVMe disks."""
 BELIEVABLE_LIMIT_C = range(30, 131)
 
 
@@ -121,9 +123,17 @@ class SmartReport:
             lacks.append("attribute table")
         if self.protocol is Protocol.NVME:
             lacks += _missing_of_nvme(self.nvme)
-        if self.protocol is Protocol.SCSI and self.bit(BIT_COMMAND_FAILED):
-            lacks += [] if self.scsi and self.scsi.uncorrected_errors is not None else ["error counters"]
+            if self.version >= NVME_SELF_TESTS_SINCE and self.self_tests.supported and not self.self_tests.logged:
+                lacks.append("self-test log")
+        if self.protocol is Protocol.SCSI:
+            lacks += self._missing_of_scsi()
         return tuple(lacks)
+
+    def _missing_of_scsi(self) -> list[str]:
+        """A bridge or a virtual disk counts nothing; what lists its defects is a disk, and counts its errors too."""
+        is_disk = self.scsi is not None and self.scsi.grown_defects is not None
+        counts = self.scsi is not None and self.scsi.uncorrected_errors is not None
+        return ["error counters"] if (is_disk or self.bit(BIT_COMMAND_FAILED)) and not counts else []
 
 
 def _missing_of_nvme(health: NvmeHealth | None) -> list[str]:
@@ -206,12 +216,12 @@ def _attributes(document: Mapping[str, Any]) -> tuple[AtaAttribute, ...]:
 
 def _attribute(row: object) -> AtaAttribute:
     number_, value, threshold = (number(dig(row, name)) for name in ("id", "value", "thresh"))
-    raw = number(dig(row, "raw", "value"))
-    if number_ is None or raw is None:
-        raise Unreadable(f"a row of the attribute table has no number or no raw value: {row!r:.80}")
+    raw, name = count(dig(row, "raw", "value")), dig(row, "name")
+    if number_ is None or raw is None or not isinstance(name, str):
+        raise Unreadable(f"a row of the attribute table has no number, no name or no raw value: {row!r:.80}")
     return AtaAttribute(
         id=number_,
-        name=str(dig(row, "name") or ""),
+        name=name,
         value=value if value is not None else -1,
         threshold=threshold or 0,
         prefail=dig(row, "flags", "prefailure") is True,
@@ -222,7 +232,7 @@ def _attribute(row: object) -> AtaAttribute:
 
 def _shown(text: object, raw: int) -> int:
     """Several counters can be packed into the 48 raw bits; what smartctl shows first is the one that is meant."""
-    shown = re.match(r"\d+(?=\s|$)", text) if isinstance(text, str) else None
+    shown = re.match(r"[0-9]{1,19}(?=\s|$)", text) if isinstance(text, str) else None
     return int(shown[0]) if shown else raw
 
 
@@ -230,7 +240,7 @@ def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
     log = document.get("nvme_smart_health_information_log")
     if not isinstance(log, Mapping):
         return None
-    get: Callable[[str], int | None] = lambda name: number(log.get(name))  # noqa: E731
+    get: Callable[[str], int | None] = lambda name: count(log.get(name))  # noqa: E731
     return NvmeHealth(
         critical_warning=get("critical_warning"),
         available_spare=get("available_spare"),
@@ -242,15 +252,14 @@ def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
 
 def _scsi(document: Mapping[str, Any]) -> ScsiHealth:
     log = document.get("scsi_error_counter_log")
-    counts = [
-        count
-        for direction in ("read", "write", "verify")
-        if (count := number(dig(log, direction, "total_uncorrected_errors"))) is not None
-    ]
+    told = [dig(log, direction) for direction in ("read", "write", "verify")]
+    counts = [count(dig(row, "total_uncorrected_errors")) for row in told if row is not None]
+    known = [value for value in counts if value is not None]
     return ScsiHealth(
-        uncorrected_errors=sum(counts) if counts else None,
-        grown_defects=number(document.get("scsi_grown_defect_list")),
-        pending_defects=number(dig(document, "scsi_pending_defects", "count")),
+        # One direction that is there and cannot be read leaves the sum unknown.
+        uncorrected_errors=sum(known) if known and known == counts else None,
+        grown_defects=count(document.get("scsi_grown_defect_list")),
+        pending_defects=count(dig(document, "scsi_pending_defects", "count")),
     )
 
 

@@ -7,7 +7,7 @@ where smartctl is older than 7.4, `nvme self-test-log -o json`. Newest entry fir
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +32,8 @@ class TestEnd(StrEnum):
     GOOD = "good"
     FAILED = "failed"
     ABORTED = "aborted"
+    UNREADABLE = "unreadable"
+    """There is an entry, and what it says cannot be read: it may be of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class SelfTests:
     entries: tuple[SelfTestEntry, ...]
     status: SelfTestEntry | None = None
     """ATA only: how the last test ended, by the drive's status byte."""
+    logged: bool = True
+    """NVMe only: the log of self-tests was there to be read."""
 
     @property
     def unresolved_failure(self) -> SelfTestEntry | None:
@@ -98,11 +102,11 @@ def _of_ata(document: Mapping[str, Any]) -> SelfTests:
 
 def _ata_entry(row: object) -> SelfTestEntry | None:
     value = number(dig(row, "status", "value"))
-    if value is None or value >> 4 == ATA_IN_PROGRESS:
+    if value is not None and value >> 4 == ATA_IN_PROGRESS:
         return None
     return SelfTestEntry(
         extended=(number(dig(row, "type", "value")) or 0) & 0x7F == 2,
-        end=_ata_end(value),
+        end=TestEnd.UNREADABLE if value is None else _ata_end(value),
         text=str(dig(row, "status", "string") or ""),
         hours=number(dig(row, "lifetime_hours")),
         lba=number(dig(row, "lba")),
@@ -168,12 +172,13 @@ def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
     supported = dig(document, "nvme_optional_admin_commands", "self_test")
     if not isinstance(supported, bool):
         supported = True if isinstance(log, Mapping) else None
-    return _nvme_tests(
+    tests = _nvme_tests(
         supported,
         dig(log, "current_self_test_operation", "value"),
         dig(log, "current_self_test_completion_percent"),
         (
-            (
+            row is not None
+            and (
                 dig(row, "self_test_result", "value"),
                 dig(row, "self_test_code", "value"),
                 dig(row, "self_test_result", "string"),
@@ -183,6 +188,7 @@ def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
             for row in rows(log, "table")
         ),
     )
+    return replace(tests, logged=isinstance(log, Mapping))
 
 
 def parse_nvme_cli(document: Mapping[str, Any]) -> SelfTests:
@@ -192,7 +198,8 @@ def parse_nvme_cli(document: Mapping[str, Any]) -> SelfTests:
         document.get("Current Device Self-Test Operation"),
         document.get("Current Device Self-Test Completion"),
         (
-            (
+            row is not None
+            and (
                 dig(row, "Self test result"),
                 dig(row, "Self test code"),
                 None,
@@ -212,15 +219,17 @@ def _nvme_tests(supported: bool | None, operation: object, percent: object, tabl
         running=running,
         fraction_done=(done & 127) / 100 if running and done is not None else None,
         short_s=SHORT_TEST_S,
-        entries=tuple(entry for row in table if (entry := _nvme_entry(*row)) is not None),
+        entries=tuple(entry for row in table if row and (entry := _nvme_entry(*row)) is not None),
     )
 
 
 def _nvme_entry(result: object, code: object, text: object, hours: object, lba: object) -> SelfTestEntry | None:
     """None for a slot of the log that was never used; smartctl leaves a null for such a slot between others."""
     value = number(result)
-    if value is None or value == NVME_UNUSED:
+    if value == NVME_UNUSED:
         return None
     end = TestEnd.GOOD if value == 0 else TestEnd.FAILED if value in NVME_FAILED else TestEnd.ABORTED
+    if value is None:
+        end = TestEnd.UNREADABLE
     words = text if isinstance(text, str) else f"result code {value}"
     return SelfTestEntry(number(code) == 2, end, words, number(hours), number(lba))
