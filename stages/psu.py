@@ -123,9 +123,9 @@ async def _new_events(context: StageContext, samples: PsuSamples) -> tuple[list[
         return [], [error(ReasonCode.BMC_UNREADABLE, "bmc", text, samples.failures[0] if samples.failures else "")]
     try:
         after = await ipmi.events(context.host, psu_samples.EVENTS_READ)
+        return ipmi.new_entries(samples.events_before, after), []
     except IpmiError as problem:
         return [], [error(ReasonCode.BMC_UNREADABLE, "bmc", f"The BMC's event log could not be read: {problem}")]
-    return ipmi.new_entries(samples.events_before, after), []
 
 
 # --- judge -----------------------------------------------------------------------------------------------------------
