@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.json_paths import count as count_of
 from probes.json_paths import parsed
 from probes.tools import ToolResult
 
@@ -154,18 +155,26 @@ def _io_errors(text: str) -> tuple[IoError, ...]:
 
 def _job(answer: Any) -> Job:
     read, write = answer["read"], answer["write"]
-    error = int(answer["error"])
+    error = _whole(answer["error"])
     if not 0 <= error <= HIGHEST_ERRNO:
         raise ValueError(f"{error!r:.40} is no errno")
     return Job(
         name=str(answer["jobname"]),
         error=error,
-        total_errors=int(answer.get("total_err", 0)),
-        read_bytes=int(read["io_bytes"]),
-        write_bytes=int(write["io_bytes"]),
-        runtime_ms=int(read["runtime"]) or int(write["runtime"]),
-        latency_ns={int(ns): int(count) for ns, count in read["clat_ns"].get("bins", {}).items()},
+        total_errors=_whole(answer.get("total_err", 0)),
+        read_bytes=_whole(read["io_bytes"]),
+        write_bytes=_whole(write["io_bytes"]),
+        runtime_ms=_whole(read["runtime"]) or _whole(write["runtime"]),
+        latency_ns={int(ns): _whole(count) for ns, count in read["clat_ns"].get("bins", {}).items()},
     )
+
+
+def _whole(value: object) -> int:
+    """0.5 is no error number, and true no byte. Raises ValueError."""
+    found = count_of(value)
+    if found is None:
+        raise ValueError(f"{value!r:.40} is no count")
+    return found
 
 
 def percentile_ms(jobs: Iterable[Job], fraction: float) -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.host import Host
-from probes.json_paths import parsed
+from probes.json_paths import count, parsed
 from stages.outcome import Finding, ReasonCode, error
 
 CHILD = Path(__file__).with_name("stamp_child.py")
@@ -91,15 +91,18 @@ def parse(text: str, size_bytes: int, span: int) -> Proof:
         return Proof(
             size_bytes=size_bytes,
             expected_bytes=stamped_bytes(size_bytes, span),
-            written=int(answer["written"]),
-            read=int(answer["read"]),
-            wrong=int(answer["wrong"]),
-            after_first_wrong=int(answer["after_first_wrong"]),
+            **{name: _whole(answer[name]) for name in ("written", "read", "wrong", "after_first_wrong")},
             examples=tuple((int(at), None if said is None else int(said)) for at, said in answer["examples"]),
             failed=None if failed is None else (int(failed[0] or 0), int(failed[1]), str(failed[2])),
         )
     except (KeyError, TypeError, IndexError, OverflowError) as problem:
         raise ValueError(f"the stamping process's answer could not be read: {problem!r}") from problem
+
+
+def _whole(value: object) -> int:
+    if (found := count(value)) is None:
+        raise TypeError(f"{value!r:.40} is no count")
+    return found
 
 
 def judge(proof: Proof, component: str, label: str) -> list[Finding]:

@@ -93,14 +93,18 @@ def _smart_excused(mutant: Mutant) -> str | None:
     commands = dig(told, "nvme_optional_admin_commands", "self_test")
     if dig(told, "device", "protocol") == "NVMe" and not commands and dig(told, "nvme_self_test_log") is None:
         return "neither a log of self-tests nor the word that there is one: so are disks without self-tests"
-    if dig(told, "nvme_self_test_log") is not None and _logged(told) < _logged(before):
+    kind = dig(told, "device", "protocol")
+    log_is_there = kind == "SCSI" or dig(told, "nvme_self_test_log") is not None
+    if log_is_there and _logged(told) < _logged(before):
         return "whole entries of the self-test log are gone: a log with fewer entries looks the same"
-    if dig(told, "device", "protocol") == "SCSI" and not _whole(dig(told, "scsi_grown_defect_list")):
+    if kind == "SCSI" and not _whole(dig(told, "scsi_grown_defect_list")):
         return "it lists no defects and counts no errors, as bridges and virtual disks do"
     return None
 
 
 def _logged(told: Any) -> int:
+    if dig(told, "device", "protocol") == "SCSI":
+        return sum(isinstance(value, dict) for name, value in told.items() if name.startswith("scsi_self_test_"))
     table = dig(told, "nvme_self_test_log", "table")
     return sum(isinstance(row, dict) and bool(row) for row in table) if isinstance(table, list) else 0
 
@@ -188,7 +192,7 @@ def _fio(mutant: Mutant) -> str:
             io_errors=said.io_errors,
             problems=tuple(failed),
         )
-        return verdict_of(storage_judge.judge(run, Options())[0])
+        return verdict_of(storage_judge.judge(run, Options(coverage_floor=1.0))[0])
     written = WriteRun(SUBJECT, size_bytes=32 * MIB, mismatches=list(said.mismatches), io_errors=list(said.io_errors))
     written.problems += storage_write._unexplained(said, "disk:S1")
     written.planned_bytes = 16 * MIB
@@ -339,7 +343,7 @@ ENTRIES = (
         (fio.Unreadable,),
         _fio_facts,
         is_json=True,
-        share=5,
+        share=2,
     ),
     Parser(
         "stamps",

@@ -139,7 +139,7 @@ ENTRIES = (
         _log_recordings,
         _kmsg,
         excused=_kmsg_excused,
-        share=5,
+        share=4,
     ),
     Parser(
         "machine-inventory",
@@ -157,6 +157,6 @@ ENTRIES = (
         ("probes/boot_medium.py", "probes/counters.py", "probes/load.py", "probes/memory.py", "probes/sensors.py"),
         _files("sensors-two-sockets", "virtual-machine"),
         lambda mutant: _with_file(mutant, _readers),
-        share=2,
+        share=1,
     ),
 )
