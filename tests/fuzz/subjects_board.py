@@ -121,7 +121,7 @@ def _nvml_recordings() -> tuple[Recording, ...]:
         Recording("sound", _nvml(_gpu())),
         Recording("remap-failed", _nvml(_gpu(remapped_rows={"value": [0, 1, 0, 1]}))),
         Recording("ecc", _nvml(_gpu(ecc_uncorrected={"value": 3}))),
-        Recording("lost", _nvml(_gpu(handle={"error": "GPU is lost"}))),
+        Recording("lost", _nvml({"index": 0, "handle": {"error": "GPU is lost"}})),
         Recording("failure", json.dumps({"failure": "no_driver", "message": "no driver"}).encode()),
     )
 
