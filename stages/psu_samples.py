@@ -22,6 +22,8 @@ from stages.stage import StageContext
 FILE_NAME = "psu-samples.json"
 CACHE_NAME = "sdr-cache.bin"
 INTERVAL_S = 10.0
+MOST = 1e9
+"""Watts and amps are less."""
 RowT = TypeVar("RowT")
 EVENTS_READ = 50
 
@@ -63,7 +65,8 @@ def _typed_row(row: RowT) -> RowT:
     """Raises TypeError where a value is not of its field's type."""
     for name, kind in get_type_hints(type(row)).items():
         value = getattr(row, name)
-        if not isinstance(value, kind | int if kind == (float | None) else kind):
+        figure = kind == (float | None) and isinstance(value, int | float)
+        if not isinstance(value, kind | int if figure else kind) or (figure and not abs(value) < MOST):
             raise TypeError(f"{name} is {value!r:.40}")
     return row
 
