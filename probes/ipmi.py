@@ -144,7 +144,9 @@ def sel_entries(text: str) -> list[SelEntry]:
     found = []
     for line in _whole_lines(text, "event log"):
         fields = [field.strip() for field in line.split("|")]
-        whole = len(fields) >= 5 or (len(fields) >= 2 and re.match(r"OEM record|Linux kernel panic", fields[1]))
+        # The second field is the date: where it is the time of day, the front of the row is missing.
+        dated = len(fields) >= 5 and ":" not in fields[1]
+        whole = dated or (len(fields) >= 2 and re.match(r"OEM record|Linux kernel panic", fields[1]))
         if whole and re.fullmatch(r"[0-9a-fA-F]{1,8}", fields[0]):
             # A maker's own record has no time: "   3 | OEM record df | 000157 | 302000000137"
             found.append(SelEntry(int(fields[0], 16), " | ".join(fields[3 if len(fields) >= 5 else 1 :])))
