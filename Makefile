@@ -4,10 +4,11 @@
 PYTHON ?=
 VET_ARGS ?= --profile quick
 TEST_ARGS ?=
+FUZZ_ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test vet test check bench clean
+.PHONY: help setup setup-test vet test check fuzz bench clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -15,6 +16,7 @@ help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
+	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which: make fuzz FUZZ_ARGS=fio"
 	@echo "  PYTHON chooses the interpreter, 3.11 or newer: make setup PYTHON=/usr/bin/python3.13"
 
 setup: ## Install what is missing to vet this machine: system tools and the environment in .venv.
@@ -33,6 +35,9 @@ check: setup-test ## Lint, formatting and types.
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
+
+fuzz: setup-test ## Put 100,000 broken answers of tools, peers and the kernel to every parser.
+	@exec $(VENV_PYTHON) -W ignore -m tests.fuzz.drive $(FUZZ_ARGS)
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md

@@ -5,12 +5,12 @@ Both read through a descriptor that is already open. Signatures alone do not do:
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from probes.host import Host
+from probes.json_paths import dig, number, parsed
 from probes.tools import ToolError
 
 CHILD = Path(__file__).with_name("blank_child.py")
@@ -62,8 +62,7 @@ async def _signatures(host: Host, fd: int, unread: list[str]) -> tuple[str, ...]
 
 def parse_signatures(text: str) -> tuple[str, ...]:
     """What `wipefs --json` found; () only when it says so in so many words. Raises ValueError."""
-    parsed = json.loads(text)
-    found = parsed.get("signatures") if isinstance(parsed, dict) else None
+    found = dig(parsed(text), "signatures")
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise ValueError("wipefs printed no list of signatures")
     return tuple(f"{entry.get('type')} at {entry.get('offset')}" for entry in found)
@@ -87,7 +86,7 @@ async def _blankness(host: Host, fd: int, size_bytes: int, unread: list[str]) ->
 
 def parse_blankness(text: str, size_bytes: int) -> _Seen:
     """The child's answer; blank only if it read all that it had to. Raises ValueError."""
-    answer = json.loads(text)
+    answer = parsed(text)
     if not isinstance(answer, dict):
         raise ValueError("the reader's answer is no object")  # noqa: TRY004  # one kind of error for all garbage
     pattern, differs_at = answer.get("pattern"), answer.get("differs_at")
@@ -97,6 +96,6 @@ def parse_blankness(text: str, size_bytes: int) -> _Seen:
         raise ValueError("the reader gave neither a pattern nor a difference")
     edges = min(size_bytes, 2 * EDGE_BYTES)
     blocks = min(SPREAD_BLOCKS, (size_bytes - edges) // BLOCK)
-    if answer.get("edge_bytes", 0) < edges or answer.get("blocks", 0) < blocks:
+    if (number(answer.get("edge_bytes")) or 0) < edges or (number(answer.get("blocks")) or 0) < blocks:
         raise ValueError(f"the reader read too little: {text.strip()}")
     return _Seen(pattern, None)

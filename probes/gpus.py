@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from probes import pci
 from probes.apart import apart
@@ -29,6 +29,7 @@ COMPUTE_CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 VENDOR_NAMES = {NVIDIA: "NVIDIA", "0x1002": "AMD", "0x1da3": "Habana"}
 NVML_LIMIT_S = 30.0
+MOST = 1e300
 """Without persistence mode the driver starts each GPU on the first call: seconds for eight of them."""
 
 
@@ -84,7 +85,12 @@ class GpuFacts:
 
     def amount(self, name: str) -> float | None:
         value = self.values.get(name)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return value if _is_figure(value) else None
+
+
+def _is_figure(value: Any) -> TypeGuard[float]:
+    """A number that can be one: NaN and infinity are not less than any bound."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,7 @@ def parse_sample(line: str) -> NvmlSample:
     when = dig(document, "time")
     count = number(dig(document, "count", "value"))
     gpus = tuple(_facts(row) for row in rows(document, "gpus"))
-    if not isinstance(when, int | float) or count != len(gpus):
+    if not _is_figure(when) or count != len(gpus):
         words = dig(document, "count", "error") or "its output has another form than expected"
         raise NvmlUnusable("unreadable", f"NVML did not list its GPUs: {words}")
     driver = dig(document, "driver", "value")

@@ -66,7 +66,7 @@ async def run(host: Host, *arguments: str, limit_s: float = 20.0, accept: Collec
     command = f"ipmitool {' '.join(arguments)}"
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return (await host.tools.run("ipmitool", *arguments, timeout_s=limit_s, accept=accept)).stdout
+            result = await host.tools.run("ipmitool", *arguments, timeout_s=limit_s, accept=accept)
         except (ToolMissing, ToolUnkillable):
             raise
         except ToolTimeout:
@@ -75,6 +75,10 @@ async def run(host: Host, *arguments: str, limit_s: float = 20.0, accept: Collec
             if attempt == ATTEMPTS:
                 raise IpmiError(f"The BMC did not answer `{command}`: {problem}") from problem
             await asyncio.sleep(RETRY_AFTER_S)
+        else:
+            if result.truncated:
+                raise IpmiError(f"`{command}` printed more than was kept")
+            return result.stdout
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -101,15 +105,27 @@ async def sensors_of_type(host: Host, kind: int, *, limit_s: float) -> list[Sens
 
 def rows(text: str) -> list[SensorRow]:
     """Parse the table. Raises IpmiError when there is text but no table in it."""
-    found = [row for line in text.splitlines() if (row := _row(line)) is not None]
+    found = []
+    for line in _whole_lines(text, "sensor table"):
+        if (row := _row(line)) is not None:
+            found.append(row)
+        elif "|" in line:  # one row less may be one failed supply less
+            raise IpmiError(f"The BMC's sensor table cannot be read: {line[:100]!r}")
     if not found and text.strip():
         raise IpmiError(f"The BMC's sensor table cannot be read: {text.strip().splitlines()[0][:100]!r}")
     return found
 
 
+def _whole_lines(text: str, what: str) -> list[str]:
+    """The lines of a table that came to its end. Raises IpmiError for one that was cut off."""
+    if text.strip() and not text.endswith("\n"):
+        raise IpmiError(f"The BMC's {what} is cut off: it ends in {text[-60:]!r}")
+    return text.split("\n")
+
+
 def _row(line: str) -> SensorRow | None:
     fields = [field.strip() for field in line.split("|", 4)]
-    entity = re.fullmatch(r"(\d+)\.(\d+)", fields[3]) if len(fields) == 5 else None
+    entity = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", fields[3]) if len(fields) == 5 else None
     if entity is None:
         return None
     return SensorRow(fields[0], fields[2], int(entity[1]), int(entity[2]), fields[4])
@@ -148,10 +164,16 @@ def sel_entries(text: str) -> list[SelEntry]:
     Before the clock is set it reads "   1 |  Pre-Init  |0000002467| Power Supply PSU2 Status | … | Asserted".
     """
     found = []
-    for line in text.splitlines():
+    for line in _whole_lines(text, "event log"):
         fields = [field.strip() for field in line.split("|")]
-        if len(fields) >= 5 and re.fullmatch(r"[0-9a-fA-F]+", fields[0]):
-            found.append(SelEntry(int(fields[0], 16), " | ".join(fields[3:])))
+        # The second field is the date: where it is the time of day, the front of the row is missing.
+        dated = len(fields) >= 5 and ":" not in fields[1]
+        whole = dated or (len(fields) >= 2 and re.match(r"OEM record|Linux kernel panic", fields[1]))
+        if whole and re.fullmatch(r"[0-9a-fA-F]{1,8}", fields[0]):
+            # A maker's own record has no time: "   3 | OEM record df | 000157 | 302000000137"
+            found.append(SelEntry(int(fields[0], 16), " | ".join(fields[3 if len(fields) >= 5 else 1 :])))
+        elif len(fields) >= 2:
+            raise IpmiError(f"The BMC's event log cannot be read: {line[:100]!r}")
     if not found and text.strip():
         raise IpmiError(f"The BMC's event log cannot be read: {text.strip().splitlines()[0][:100]!r}")
     return found
@@ -161,9 +183,12 @@ def new_entries(before: Iterable[SelEntry], after: Iterable[SelEntry]) -> list[S
     """The entries of `after` that came later than the last one of `before`.
 
     When that one is not among them (more were added than were read, or the log was cleared), all of `after` are new.
+    Raises IpmiError where entries were there before and none are now: an empty answer is no log without events.
     """
     last = max((entry.record_id for entry in before), default=None)
     entries = list(after)
+    if last is not None and not entries:
+        raise IpmiError("The BMC's event log held entries before, and shows none any more")
     if last is None:
         return entries
     places = [place for place, entry in enumerate(entries) if entry.record_id == last]

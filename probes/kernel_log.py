@@ -132,7 +132,7 @@ def _log_of(records: Iterable[bytes]) -> KernelLog:
     for record in records:
         head, _, rest = record.partition(b";")
         fields = head.split(b",")
-        if len(fields) < 2 or not fields[0].isdigit() or not fields[1].isdigit():
+        if len(fields) < 2 or not all(re.fullmatch(rb"[0-9]{1,19}", field) for field in fields[:2]):
             continue
         last = int(fields[1])
         first = last if first is None else first
@@ -153,6 +153,8 @@ _SIEVE = re.compile(
 # --- meaning ---------------------------------------------------------------------------------------------------------
 
 _MCI_STATUS_UC = 1 << 61
+FIGURE_DIGITS = 18
+"""More digits than any count has; Python refuses to read thousands of them."""
 _Make = Callable[[re.Match[str], str], KernelEvent | None]
 
 
@@ -206,7 +208,7 @@ def _of(kind: Kind) -> _Make:
 
     def make(match: re.Match[str], line: str) -> KernelEvent:
         groups = match.groupdict()
-        figure = int(groups["number"]) if groups.get("number") else 0
+        figure = int((groups.get("number") or "0")[:FIGURE_DIGITS])
         return KernelEvent(kind, groups.get("subject") or "", line, figure)
 
     return make
@@ -245,7 +247,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
     # EDAC sbridge MC1: CPU 1: Machine Check Event: 0 Bank 11: 8c00004f000800c2 -- repeats the line of mce: left out
     (
         re.compile(
-            r"Hardware Error\]: CPU (?P<subject>\d+): Machine Check(?: Exception)?: \w+ Bank \d+: (?P<status>\w{16})"
+            r"Hardware Error\]: CPU (?P<subject>\d+): Machine Check(?: Exception)?: \w+ Bank \d+: "
+            r"(?P<status>[0-9a-f]{16})"
         ),
         _machine_check,
     ),

@@ -197,7 +197,7 @@ def parse_offer(text: str) -> LinkOffer:
     fields = _fields(text)
     if "speed" not in fields or "duplex" not in fields:
         raise UnreadableOffer("no speed and duplex in its output")
-    speed = re.fullmatch(r"(\d+)Mb/s", fields["speed"])
+    speed = re.fullmatch(r"([0-9]{1,9})Mb/s", fields["speed"])
     duplex = fields["duplex"].lower()
     negotiation = fields.get("auto-negotiation")
     # Without negotiation some drivers (ice) print their own modes as the partner's.
@@ -227,5 +227,5 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def _modes(text: str | None) -> frozenset[Mode] | None:
-    found = re.findall(r"(\d+)base[^\s/]*/(Half|Full)", text or "")
+    found = re.findall(r"\b([0-9]{1,9})base[^\s/]*/(Half|Full)", text or "")
     return frozenset(Mode(int(mbps), duplex == "Full") for mbps, duplex in found) or None

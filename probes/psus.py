@@ -133,7 +133,7 @@ async def sample(host: Host, cache: Path | None = None) -> PsuReading:
 
 # --- IPMI ------------------------------------------------------------------------------------------------------------
 
-_NAME = re.compile(r"^(PSU?|PWS|Power Supply|Pwr Supply)[ _-]?#?(\d+)\b|^(PSU?)(\d+)_", re.IGNORECASE)
+_NAME = re.compile(r"^(PSU?|PWS|Power Supply|Pwr Supply)[ _-]?#?(\d{1,4})\b|^(PSU?)(\d{1,4})_", re.IGNORECASE)
 _STATUS_NAME = re.compile(r"stat(?:us|e)?$|^(?:PSU?|PWS|Power Supply|Pwr Supply)[ _-]?#?\d+$", re.IGNORECASE)
 _STATES = re.compile(
     r"presence detected|failure|(?:AC|DC|input) lost|out-of-range|config\w* error|supply inactive"

@@ -7,11 +7,11 @@ Registered keys count as reserved already, ours included: this program registers
 
 from __future__ import annotations
 
-import json
 import re
 
 from probes.block_use import Transport
 from probes.host import Host
+from probes.json_paths import parsed
 from probes.tools import ToolError, ToolResult
 
 LIMIT_S = 20.0
@@ -46,7 +46,7 @@ def judge_nvme(result: ToolResult) -> bool:
     """By `nvme resv-report --output-format=json`. Raises Unreadable."""
     if result.exit_code == 0:
         try:
-            report = json.loads(result.stdout)
+            report = parsed(result.stdout)
         except ValueError:
             report = None
         if isinstance(report, dict) and isinstance(registered := report.get("regctl"), int):

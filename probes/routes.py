@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from probes.host import Host
+from probes.json_paths import dig, parsed, rows
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -66,11 +66,18 @@ def parse_addresses(text: str) -> dict[str, tuple[Address, ...]]:
     """{device: addresses} of `ip -j addr show`. Raises UnreadableRoutes."""
     return {
         str(entry["ifname"]): tuple(
-            ipaddress.ip_address(info["local"]) for info in entry.get("addr_info", ()) if "local" in info
+            _address(local) for info in rows(entry, "addr_info") if (local := dig(info, "local")) is not None
         )
         for entry in _entries(text)
         if "ifname" in entry
     }
+
+
+def _address(local: object) -> Address:
+    try:
+        return ipaddress.ip_address(str(local))
+    except ValueError:
+        raise UnreadableRoutes(f"an address {local!r:.80}") from None
 
 
 def parse_routes(text: str, family: str) -> list[Route]:
@@ -81,18 +88,18 @@ def parse_routes(text: str, family: str) -> list[Route]:
             continue
         default = "0.0.0.0/0" if family == "-4" else "::/0"
         target = default if entry.get("dst") == "default" else str(entry.get("dst"))
-        devices = [entry.get("dev"), *(hop.get("dev") for hop in entry.get("nexthops", ()))]
+        devices = [entry.get("dev"), *(dig(hop, "dev") for hop in rows(entry, "nexthops"))]
         try:
             destination = ipaddress.ip_network(target, strict=False)
         except ValueError:
-            raise UnreadableRoutes(f"a route to {target!r}") from None
-        found += [Route(destination, device) for device in devices if device]
+            raise UnreadableRoutes(f"a route to {target!r:.80}") from None
+        found += [Route(destination, device) for device in devices if isinstance(device, str) and device]
     return found
 
 
 def _entries(text: str) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(text or "[]")
+        entries = parsed(text or "[]")
     except ValueError:
         raise UnreadableRoutes(f"no JSON: {text[:80]!r}") from None
     if not isinstance(entries, list):

@@ -16,7 +16,7 @@ from typing import Protocol
 from probes import pysmart_bridge
 from probes.json_paths import dig, rows
 from probes.smart_parse import SmartReport, Unreachable, Unreadable, parse_report
-from probes.tools import ToolError, ToolMissing, ToolRunner, ToolTimeout
+from probes.tools import ToolError, ToolMissing, ToolResult, ToolRunner, ToolTimeout
 
 SCAN_LIMIT_S = 60.0
 READ_LIMIT_S = 60.0
@@ -101,6 +101,11 @@ async def scan(tools: ToolRunner) -> list[tuple[str, str | None]]:
     result = await pysmart_bridge.call(
         tools, lambda smartctl: smartctl.generic_call(["--scan-open", "--json"]), timeout_s=SCAN_LIMIT_S
     )
+    return parse_scan(result)
+
+
+def parse_scan(result: ToolResult) -> list[tuple[str, str | None]]:
+    """What `smartctl --scan-open --json` printed. Raises Unreadable."""
     try:
         document = json.loads(result.stdout)
     except (ValueError, RecursionError):

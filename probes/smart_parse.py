@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from probes.json_paths import dig, flag, number, rows
+from probes.json_paths import count, dig, flag, number, rows
 from probes.smart_self_test_log import SelfTests, parse_self_tests
 
 BIT_COMMAND_LINE = 1 << 0
@@ -30,6 +30,8 @@ BIT_SELF_TEST_LOG = 1 << 7
 NVME_DATA_UNIT_BYTES = 512_000
 OLDEST_VERSION = [7, 0]
 PACKED_ABOVE = 0xFFFF
+NVME_SELF_TESTS_SINCE = (7, 4)
+"""The smartctl that first shows the self-test log of NVMe disks."""
 BELIEVABLE_LIMIT_C = range(30, 131)
 
 
@@ -131,9 +133,17 @@ class SmartReport:
             lacks.append("attribute table")
         if self.protocol is Protocol.NVME:
             lacks += _missing_of_nvme(self.nvme)
-        if self.protocol is Protocol.SCSI and self.bit(BIT_COMMAND_FAILED):
-            lacks += [] if self.scsi and self.scsi.uncorrected_errors is not None else ["error counters"]
+            if self.version >= NVME_SELF_TESTS_SINCE and self.self_tests.supported and not self.self_tests.logged:
+                lacks.append("self-test log")
+        if self.protocol is Protocol.SCSI:
+            lacks += self._missing_of_scsi()
         return tuple(lacks)
+
+    def _missing_of_scsi(self) -> list[str]:
+        """A bridge or a virtual disk counts nothing; what lists its defects is a disk, and counts its errors too."""
+        is_disk = self.scsi is not None and self.scsi.grown_defects is not None
+        counts = self.scsi is not None and self.scsi.uncorrected_errors is not None
+        return ["error counters"] if (is_disk or self.bit(BIT_COMMAND_FAILED)) and not counts else []
 
 
 def _missing_of_nvme(health: NvmeHealth | None) -> list[str]:
@@ -256,12 +266,12 @@ def _attributes(document: Mapping[str, Any]) -> tuple[AtaAttribute, ...]:
 
 def _attribute(row: object) -> AtaAttribute:
     number_, value, threshold = (number(dig(row, name)) for name in ("id", "value", "thresh"))
-    raw = number(dig(row, "raw", "value"))
-    if number_ is None or raw is None:
-        raise Unreadable(f"a row of the attribute table has no number or no raw value: {row!r:.80}")
+    raw, name = count(dig(row, "raw", "value")), dig(row, "name")
+    if number_ is None or raw is None or not isinstance(name, str):
+        raise Unreadable(f"a row of the attribute table has no number, no name or no raw value: {row!r:.80}")
     return AtaAttribute(
         id=number_,
-        name=str(dig(row, "name") or ""),
+        name=name,
         value=value if value is not None else -1,
         threshold=threshold or 0,
         prefail=dig(row, "flags", "prefailure") is True,
@@ -282,7 +292,7 @@ def _shown(text: object, raw: int) -> int:
 
     Where nothing is packed the two say the same; if not, the recording was edited, and the worse one counts.
     """
-    shown = re.match(r"\d{1,20}(?=\s|$)", text) if isinstance(text, str) else None
+    shown = re.match(r"[0-9]{1,19}(?=\s|$)", text) if isinstance(text, str) else None
     if shown is None:
         return raw
     return int(shown[0]) if raw > PACKED_ABOVE else max(int(shown[0]), raw)
@@ -292,7 +302,7 @@ def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
     log = document.get("nvme_smart_health_information_log")
     if not isinstance(log, Mapping):
         return None
-    get: Callable[[str], int | None] = lambda name: number(log.get(name))  # noqa: E731
+    get: Callable[[str], int | None] = lambda name: count(log.get(name))  # noqa: E731
     return NvmeHealth(
         critical_warning=get("critical_warning"),
         available_spare=get("available_spare"),
@@ -304,15 +314,14 @@ def _nvme(document: Mapping[str, Any]) -> NvmeHealth | None:
 
 def _scsi(document: Mapping[str, Any]) -> ScsiHealth:
     log = document.get("scsi_error_counter_log")
-    counts = [
-        count
-        for direction in ("read", "write", "verify")
-        if (count := number(dig(log, direction, "total_uncorrected_errors"))) is not None
-    ]
+    told = [dig(log, direction) for direction in ("read", "write", "verify")]
+    counts = [count(dig(row, "total_uncorrected_errors")) for row in told if row is not None]
+    known = [value for value in counts if value is not None]
     return ScsiHealth(
-        uncorrected_errors=sum(counts) if counts else None,
-        grown_defects=number(document.get("scsi_grown_defect_list")),
-        pending_defects=number(dig(document, "scsi_pending_defects", "count")),
+        # One direction that is there and cannot be read leaves the sum unknown.
+        uncorrected_errors=sum(known) if known and known == counts else None,
+        grown_defects=count(document.get("scsi_grown_defect_list")),
+        pending_defects=count(dig(document, "scsi_pending_defects", "count")),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from probes import pysmart_bridge
-from probes.json_paths import number
+from probes.json_paths import dig, number, parsed
 from probes.smart import Reading
 from probes.smart_parse import (
     BIT_COMMAND_FAILED,
@@ -140,8 +140,8 @@ class SelfTestRun:
         """Whether the controller has self-tests at all, and the log as it was before."""
         result = await self._nvme("id-ctrl", "-o", "json")
         try:
-            oacs = number(json.loads(result.stdout).get("oacs"))
-        except (ValueError, AttributeError):
+            oacs = number(dig(parsed(result.stdout), "oacs"))
+        except ValueError:
             oacs = None
         if oacs is not None and not oacs & NVME_OACS_SELF_TEST:
             raise _Refused("the controller has no self-test (OACS bit 4 is 0)", supported=False)
@@ -233,4 +233,5 @@ def _result_of(entry: SelfTestEntry, duration_s: float) -> SelfTestResult:
         return SelfTestResult(SelfTestEnd.PASSED, entry.text, None, duration_s)
     if entry.end is TestEnd.FAILED:
         return SelfTestResult(SelfTestEnd.FAILED, entry.text, entry.lba, duration_s)
-    return SelfTestResult(SelfTestEnd.NOT_RUN, f"it was aborted: {entry.text}", None, duration_s)
+    what = "its result cannot be read" if entry.end is TestEnd.UNREADABLE else "it was aborted"
+    return SelfTestResult(SelfTestEnd.NOT_RUN, f"{what}: {entry.text}", None, duration_s)

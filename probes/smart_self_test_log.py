@@ -32,6 +32,8 @@ class TestEnd(StrEnum):
     GOOD = "good"
     FAILED = "failed"
     ABORTED = "aborted"
+    UNREADABLE = "unreadable"
+    """There is an entry, and what it says cannot be read: it may be of a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _of_ata(document: Mapping[str, Any]) -> SelfTests:
 def _ata_entry(row: object) -> SelfTestEntry | None:
     value = number(dig(row, "status", "value"))
     text = str(dig(row, "status", "string") or "")
-    if (value is None and not text) or (value is not None and value >> 4 == ATA_IN_PROGRESS):
+    if value is not None and value >> 4 == ATA_IN_PROGRESS:
         return None
     return SelfTestEntry(
         extended=(number(dig(row, "type", "value")) or 0) & 0x7F == 2,
@@ -171,8 +173,10 @@ def _scsi_end(value: int | None, text: str) -> TestEnd:
 
 
 def _end_in_words(text: str) -> TestEnd:
-    """For a log without codes. What is neither good nor aborted is a failure."""
+    """For a log without codes. What is neither good nor aborted is a failure; no words at all say nothing."""
     words = text.lower()
+    if not words:
+        return TestEnd.UNREADABLE
     if words.startswith("completed") and not any(word in words for word in ("fail", "error:", "fatal")):
         return TestEnd.GOOD
     return TestEnd.ABORTED if "abort" in words or "interrupted" in words else TestEnd.FAILED
@@ -188,7 +192,8 @@ def _of_nvme(document: Mapping[str, Any]) -> SelfTests:
         dig(log, "current_self_test_operation", "value"),
         dig(log, "current_self_test_completion_percent"),
         (
-            (
+            row is not None
+            and (
                 dig(row, "self_test_result", "value"),
                 dig(row, "self_test_code", "value"),
                 dig(row, "self_test_result", "string"),
@@ -210,7 +215,8 @@ def parse_nvme_cli(document: Mapping[str, Any]) -> SelfTests:
         document.get("Current Device Self-Test Operation"),
         document.get("Current Device Self-Test Completion"),
         (
-            (
+            row is not None
+            and (
                 dig(row, "Self test result"),
                 dig(row, "Self test code"),
                 None,
@@ -235,7 +241,7 @@ def _nvme_tests(
         running=running,
         fraction_done=(done & 127) / 100 if running and done is not None else None,
         short_s=SHORT_TEST_S,
-        entries=tuple(entry for row in table if (entry := _nvme_entry(*row)) is not None),
+        entries=tuple(entry for row in table if row and (entry := _nvme_entry(*row)) is not None),
         logged=logged,
     )
 
@@ -245,11 +251,11 @@ def _nvme_entry(
 ) -> SelfTestEntry | None:
     """None for a slot of the log that was never used; smartctl leaves a null for such a slot between others."""
     value = number(result)
-    words = text if isinstance(text, str) else f"result code {value}"
-    if value == NVME_UNUSED or (value is None and not isinstance(text, str)):
+    if value == NVME_UNUSED:
         return None
+    words = text if isinstance(text, str) else f"result code {value}"
     if value is None:
-        end = _end_in_words(words)
+        end = _end_in_words(text if isinstance(text, str) else "")
     else:
         end = TestEnd.GOOD if value == 0 else TestEnd.FAILED if value in NVME_FAILED else TestEnd.ABORTED
     if end is TestEnd.FAILED and number(status) is not None:

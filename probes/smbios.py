@@ -21,7 +21,7 @@ MAPPED = (MEMORY_DEVICE, DEVICE_ADDRESS)
 TIME_LIMIT_S = 10.0
 
 _ARRAY = "Memory Array Mapped Address Handle"
-_HANDLE = re.compile(r"^Handle 0x([0-9A-Fa-f]+), DMI type (\d+), \d+ bytes")
+_HANDLE = re.compile(r"^Handle 0x([0-9A-Fa-f]{1,8}), DMI type ([0-9]{1,3}), \d+ bytes")
 # What vendors leave in a field they did not fill in. Such a value says nothing, and must not pass for a serial.
 _PLACEHOLDERS = frozenset(
     {

@@ -79,7 +79,7 @@ def metrics_of(text: str, stressor: str) -> dict[str, float]:
     for line in text.splitlines():
         if match := re.match(r"\s*- stressor: '?([\w-]+)'?", line):
             inside = match[1] == stressor
-        elif inside and (match := re.match(r"\s+([\w-]+): ([\d.]+)\s*$", line)):
+        elif inside and (match := re.match(r"\s+([\w-]+): (\d{1,18}(?:\.\d{1,18})?)\s*$", line)):
             found[match[1]] = float(match[2])
     return found
 

@@ -7,17 +7,19 @@ front of the JSON on standard output; the bandwidth of a very short job is 0.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.json_paths import count as count_of
+from probes.json_paths import parsed
 from probes.tools import ToolResult
 
 LOST_ERRNOS = frozenset({6, 19, 28})
 """ENXIO, ENODEV, ENOSPC: the device, or the part of it asked for, is not there any more."""
+HIGHEST_ERRNO = 4095
 EILSEQ = 84
 """How fio reports data that is not what it wrote."""
 
@@ -125,12 +127,14 @@ def parse(result: ToolResult) -> Report:
     """What one run of fio said. Raises Unreadable for anything but a complete answer."""
     said = messages(result)
     try:
-        answer = json.loads(result.stdout[result.stdout.index("{") :])
+        answer = parsed(result.stdout[result.stdout.index("{") :])
         jobs = {job.name: job for job in map(_job, answer["jobs"])}
+        if len(jobs) != len(answer["jobs"]):
+            raise ValueError("two jobs of one name, of which one would hide the other")  # noqa: TRY301
         return Report(
             str(answer["fio version"]), jobs, said.io_errors, said.mismatches, _uncharged(result, jobs.values())
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
         why = f"fio's answer could not be read ({result.how_it_ended()}): {type(problem).__name__}: {problem}"
         raise Unreadable(why, said) from problem
 
@@ -153,15 +157,18 @@ def _io_errors(text: str) -> tuple[IoError, ...]:
 
 def _job(answer: Any) -> Job:
     read, write = answer["read"], answer["write"]
+    error = _whole(answer["error"])
+    if not 0 <= error <= HIGHEST_ERRNO:
+        raise ValueError(f"{error!r:.40} is no errno")
     return Job(
         name=str(answer["jobname"]),
-        error=int(answer["error"]),
-        total_errors=int(answer.get("total_err", 0)),
-        read_bytes=int(read["io_bytes"]),
-        write_bytes=int(write["io_bytes"]),
-        runtime_ms=int(read["runtime"]) or int(write["runtime"]),
+        error=error,
+        total_errors=_whole(answer.get("total_err", 0)),
+        read_bytes=_whole(read["io_bytes"]),
+        write_bytes=_whole(write["io_bytes"]),
+        runtime_ms=_whole(read["runtime"]) or _whole(write["runtime"]),
         latency_ns=_latencies(read["clat_ns"].get("bins", {})),
-        slowest_ns=int(read["clat_ns"].get("max", 0)),
+        slowest_ns=_whole(read["clat_ns"].get("max", 0)),
     )
 
 
@@ -169,7 +176,7 @@ def _latencies(bins: Mapping[str, Any]) -> dict[int, int]:
     """fio's hundreds of bins, in fewer: a disk of many zones would fill the evidence with them."""
     found: Counter[int] = Counter()
     for nanoseconds, count in bins.items():
-        found[_upper_end(int(nanoseconds))] += int(count)
+        found[_upper_end(int(nanoseconds))] += _whole(count)
     return {ns: found[ns] for ns in sorted(found)}
 
 
@@ -177,6 +184,14 @@ def _upper_end(nanoseconds: int) -> int:
     """The upper end of its bin, of which there are 16 for each doubling: at most 6 % too much, never too little."""
     shift = max(0, nanoseconds.bit_length() - 5)
     return ((nanoseconds >> shift) + 1 << shift) - 1
+
+
+def _whole(value: object) -> int:
+    """0.5 is no error number, and true no byte. Raises ValueError."""
+    found = count_of(value)
+    if found is None:
+        raise ValueError(f"{value!r:.40} is no count")
+    return found
 
 
 def percentile_ms(jobs: Iterable[Job], fraction: float) -> float | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.host import Host
+from probes.json_paths import parsed
 from probes.tools import ToolResult, ToolTimeout
 
 PYTHON = (sys.executable, "-I", str(Path(__file__).with_name("iperf_child.py")))
@@ -157,8 +158,8 @@ async def _once(host: Host, request: Request) -> dict[str, Flow]:
 
 def _parse(result: ToolResult) -> dict[str, Any]:
     try:
-        answer = json.loads(result.stdout)
-    except (ValueError, RecursionError):
+        answer = parsed(result.stdout)
+    except ValueError:
         raise IperfUnreadable(f"the iperf3 client said {result.stdout[:80]!r} ({result.last_words()})") from None
     if not isinstance(answer, dict):
         raise IperfUnreadable(f"the iperf3 client said {result.stdout[:80]!r}")
@@ -184,8 +185,11 @@ def flow_of(answer: dict[str, Any], suffix: str = "") -> Flow:
             peer_cpu=float(end["cpu_utilization_percent"]["remote_total"]),
             version=str(answer.get("version")),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise IperfUnreadable(f"iperf3's report lacks {problem}") from None
     if flow.bytes_moved <= 0 or not 0 < flow.mbps < math.inf:
         raise IperfUnreadable("iperf3 reports that nothing was moved")
+    figures = (flow.mbps, flow.packets, flow.own_cpu, flow.peer_cpu, flow.retransmits or 0)
+    if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+        raise IperfUnreadable(f"iperf3 reports figures that cannot be: {flow}")
     return flow

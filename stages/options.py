@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -68,6 +67,8 @@ def _convert(where: str, hint: Any, value: Any, limits: Mapping[str, Any]) -> An
 
 
 _NO = object()
+MOST = 1e15
+"""No figure of ours is as great; JSON's can have any number of digits. NaN is not less than it either."""
 
 
 def _as(kind: Any, value: Any) -> Any:
@@ -79,9 +80,10 @@ def _as(kind: Any, value: Any) -> Any:
     if isinstance(value, bool):
         return _NO
     if kind is float:
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else _NO
+        return float(value) if isinstance(value, int | float) and abs(value) < MOST else _NO
     if kind is int:
-        return int(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else _NO
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        return int(value) if whole and abs(value) < MOST else _NO
     if kind is str:
         return value if isinstance(value, str) else _NO
     if isinstance(kind, type) and issubclass(kind, Enum):

@@ -10,11 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from probes import ipmi, psus
 from probes.host import Host
 from probes.ipmi import IpmiError, SelEntry
+from probes.json_paths import parsed
 from probes.psus import PsuReading
 from probes.tools import ToolError, ToolMissing, ToolUnkillable
 from stages.stage import StageContext
@@ -22,6 +23,9 @@ from stages.stage import StageContext
 FILE_NAME = "psu-samples.json"
 CACHE_NAME = "sdr-cache.bin"
 INTERVAL_S = 10.0
+MOST = 1e9
+"""Watts and amps are less."""
+RowT = TypeVar("RowT")
 EVENTS_READ = 50
 
 
@@ -43,16 +47,32 @@ class PsuSamples:
     def of_json(text: str) -> PsuSamples:
         """Raises ValueError on anything that `to_json` has not written."""
         try:
-            raw = json.loads(text)
+            raw = parsed(text)
             before = raw["events_before"]
             return PsuSamples(
-                readings=[PsuReading.of_json(reading) for reading in raw["readings"]],
+                readings=[_typed(PsuReading.of_json(reading)) for reading in raw["readings"]],
                 failures=[str(failure) for failure in raw["failures"]],
-                events_before=None if before is None else [SelEntry(**entry) for entry in before],
-                events_new=[SelEntry(**entry) for entry in raw.get("events_new", ())],
+                events_before=None if before is None else [_typed_row(SelEntry(**entry)) for entry in before],
+                events_new=[_typed_row(SelEntry(**entry)) for entry in raw.get("events_new", ())],
             )
         except (KeyError, TypeError, AttributeError) as problem:
             raise ValueError(f"not a file of power supply samples: {problem!r}") from problem
+
+
+def _typed(reading: PsuReading) -> PsuReading:
+    for row in (*reading.supplies, *reading.redundancy):
+        _typed_row(row)
+    return reading
+
+
+def _typed_row(row: RowT) -> RowT:
+    """Raises TypeError where a value is not of its field's type."""
+    for name, kind in get_type_hints(type(row)).items():
+        value = getattr(row, name)
+        figure = kind == (float | None) and isinstance(value, int | float)
+        if not isinstance(value, kind | int if figure else kind) or (figure and not abs(value) < MOST):
+            raise TypeError(f"{name} is {value!r:.40}")
+    return row
 
 
 async def begin(host: Host) -> PsuSamples:

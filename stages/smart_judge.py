@@ -18,6 +18,7 @@ from probes.smart_parse import (
     SmartReport,
 )
 from probes.smart_self_test import SelfTestEnd, SelfTestResult
+from probes.smart_self_test_log import TestEnd
 from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
 from stages.smart_counters import (
     ERRORS_REPORTED,
@@ -246,6 +247,8 @@ def _history(disk: _Disk, test: SelfTestResult | None) -> Iterator[Finding]:
         kind = "an extended" if failed.extended else "a short"
         text = f"{disk.called}: {kind} self-test failed{where}, and no later good one supersedes it: {failed.text}"
         yield error(ReasonCode.SMART_SELF_TEST_FAILED, disk.component, text, f"at {failed.hours} power-on hours")
+    elif any(entry.end is TestEnd.UNREADABLE for entry in disk.report.self_tests.entries):
+        yield _no(disk.component, f"{disk.called}: an entry of its self-test log could not be read", disk.evidence)
     elif disk.report.bit(BIT_SELF_TEST_LOG) and not disk.report.self_tests.any_failure:
         text = f"{disk.called}: smartctl says that its self-test log holds errors, and the log with them was not read"
         yield _no(disk.component, text, disk.evidence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import secrets
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from probes.host import Host
+from probes.json_paths import count, parsed
 from stages.outcome import Finding, ReasonCode, error
 
 CHILD = Path(__file__).with_name("stamp_child.py")
@@ -145,7 +145,7 @@ async def _child(host: Host, fd: int, limit_s: float, mode: str, size_bytes: int
 
 
 def _object(text: str) -> Mapping[str, Any]:
-    answer = json.loads(text)
+    answer = parsed(text)
     if not isinstance(answer, dict):
         raise ValueError("the stamping process answered no object")  # noqa: TRY004  # one kind of error for garbage
     return answer
@@ -154,7 +154,7 @@ def _object(text: str) -> Mapping[str, Any]:
 def _understood(make: Callable[[Mapping[str, Any]], T], answer: Mapping[str, Any]) -> T:
     try:
         return make(answer)
-    except (KeyError, TypeError, IndexError) as problem:
+    except (KeyError, TypeError, IndexError, OverflowError) as problem:
         raise ValueError(f"the stamping process's answer could not be read: {problem!r}") from problem
 
 
@@ -181,10 +181,10 @@ def parse(text: str, size_bytes: int, span: int) -> Proof:
         lambda answer: Proof(
             size_bytes=size_bytes,
             expected_bytes=stamped_bytes(size_bytes, span),
-            written=int(answer["written"]),
-            read=int(answer["read"]),
-            wrong=int(answer["wrong"]),
-            after_first_wrong=int(answer["after_first_wrong"]),
+            written=_whole(answer["written"]),
+            read=_whole(answer["read"]),
+            wrong=_whole(answer["wrong"]),
+            after_first_wrong=_whole(answer["after_first_wrong"]),
             examples=_examples(answer),
             failed=_failed(answer),
         ),
@@ -195,9 +195,15 @@ def parse(text: str, size_bytes: int, span: int) -> Proof:
 def parse_reread(text: str) -> Reread:
     """The child's answer to `check`. Raises ValueError."""
     return _understood(
-        lambda answer: Reread(int(answer["read"]), int(answer["wrong"]), _examples(answer), _failed(answer)),
+        lambda answer: Reread(_whole(answer["read"]), _whole(answer["wrong"]), _examples(answer), _failed(answer)),
         _object(text),
     )
+
+
+def _whole(value: object) -> int:
+    if (found := count(value)) is None:
+        raise TypeError(f"{value!r:.40} is no count")
+    return found
 
 
 def judge(proof: Proof, component: str, label: str) -> list[Finding]:

@@ -72,8 +72,8 @@ class Claimer:
                 image_version=self.identity.image_version,
             )
         )
-        if claim.token is not None:
-            self._keep(Token(claim.token))
+        if (token := token_of(claim)) is not None:
+            self._keep(token)
         return claim
 
     async def address(self) -> str:
@@ -107,3 +107,13 @@ class Claimer:
     def _use(self, token: Token) -> None:
         self.book.redactor.add(token.reveal())
         self.client.token = token
+
+
+def token_of(claim: wire.Claim) -> Token | None:
+    """The token to use from now on, if the claim brings one. Raises Trouble for what cannot be one."""
+    if claim.token is None:
+        return None
+    try:
+        return Token(claim.token)
+    except ValueError as problem:
+        raise Trouble("claim", f"the token in the answer {problem}", maybe_done=True) from None

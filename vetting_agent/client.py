@@ -211,7 +211,7 @@ class Client:
         now = time.monotonic()
         try:
             error = msgspec.json.decode(content, type=wire.ErrorEnvelope).error
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             since = self._unproven_since = now if self._unproven_since is None else self._unproven_since
             if now - since < UNPROVEN_REFUSAL_S:
                 raise Trouble(verb, f"HTTP {status} that is not the orchestrator's own") from None
@@ -257,7 +257,7 @@ async def _send(
 def _decode(verb: str, content: bytes, reply: type[ReplyT]) -> ReplyT:
     try:
         return msgspec.json.decode(content, type=reply)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
         raise Trouble(verb, f"an answer that makes no sense: {problem}", maybe_done=True) from None
 
 

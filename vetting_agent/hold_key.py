@@ -69,10 +69,11 @@ def parse_expiry(text: str | None, now: datetime) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            raise BadHoldKey(f"its expires_at names no time zone: {text[:60]!r}")
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadHoldKey(f"its expires_at is no RFC 3339 time: {text[:60]!r}") from None
-    if moment.tzinfo is None:
-        raise BadHoldKey(f"its expires_at names no time zone: {text[:60]!r}")
     if moment <= now:
         raise BadHoldKey(f"it has expired at {text[:60]}; the clock of this host says {now:%Y-%m-%dT%H:%M:%SZ}")
     return moment

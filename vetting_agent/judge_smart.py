@@ -15,7 +15,7 @@ from typing import Any
 
 from probes.json_paths import rows
 from probes.smart import Reading, Target
-from probes.smart_parse import Protocol, SmartReport, Unreadable, recorded_document, report_of
+from probes.smart_parse import NVME_SELF_TESTS_SINCE, Protocol, SmartReport, Unreadable, recorded_document, report_of
 from stages.outcome import Finding, Outcome, ReasonCode, error, info
 from stages.smart import STAGE, Options, Readings
 from stages.smart import judge as judge_disks
@@ -35,7 +35,6 @@ FILE_LIMIT_BYTES = 16 * 2**20
 ERROR_COUNTERS_ASKED = frozenset({"-x", "--xall", "-a", "--all", "--log=error", "-lerror"})
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """What Windows shells make of a tool's output."""
-NVME_LOG_SINCE = (7, 4)
 
 
 def judge_file(path: Path, options: Options) -> Outcome:
@@ -110,7 +109,7 @@ def _judged(report: SmartReport) -> Iterator[str]:
 def _not_judged(report: SmartReport) -> Iterator[str]:
     yield "a self-test now, and what rises meanwhile (a file shows one moment)"
     if not report.self_tests.logged:
-        old = report.protocol is Protocol.NVME and report.version < NVME_LOG_SINCE
+        old = report.protocol is Protocol.NVME and report.version < NVME_SELF_TESTS_SINCE
         why = "smartctl before 7.4 writes no log of NVMe disks" if old else "the file holds no self-test log"
         yield f"earlier self-tests ({why})"
     if report.temperature_c is None or report.temperature_limit_c is None:

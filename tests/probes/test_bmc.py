@@ -131,6 +131,20 @@ def test_new_entries_are_those_after_the_last_known() -> None:
     assert ipmi.new_entries([one, two], [one, two]) == []
     assert ipmi.new_entries([], [one]) == [one]
     assert ipmi.new_entries([three], [one]) == [one]  # the log was cleared meanwhile
+    with pytest.raises(IpmiError, match="shows none any more"):
+        ipmi.new_entries([three], [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PSU1 | 11h | ok | 10.1 | Presence detected\nPSU2 | 12h | ok | 10.2",  # cut off
+        "PSU1 | 11h | ok | 10.1 | Presence detected\nPSU2 | 12h | ok | 10,2 | Failure detected\n",
+    ],
+)
+def test_a_table_with_an_unreadable_row_is_no_table(text: str) -> None:
+    with pytest.raises(IpmiError):
+        ipmi.rows(text)
 
 
 def test_a_sensor_table_that_is_none() -> None:

@@ -230,9 +230,11 @@ def test_what_a_verdict_needs_is_missed(case: str, field: str, missing: str) -> 
     assert changed(case, **{field: None}).missing == (missing,)
 
 
-def test_scsi_counters_are_missed_where_a_command_failed() -> None:
+def test_scsi_counters_are_missed_where_a_command_failed_and_on_what_lists_its_defects() -> None:
     document = recording("scsi-megaraid-healthy")
     del document["scsi_error_counter_log"]
+    assert parse_report(json.dumps(document), 0).missing == ("error counters",)
+    del document["scsi_grown_defect_list"]  # bridges and virtual disks count nothing
     assert parse_report(json.dumps(document), 0).missing == ()
     document["smartctl"]["exit_status"] = 4
     assert parse_report(json.dumps(document), 4).missing == ("error counters",)
