@@ -187,6 +187,8 @@ def test_a_scsi_disk_without_error_counters_has_to_have_been_asked(
     document = recording("scsi-hitachi")
     del document["scsi_error_counter_log"]
     document["smartctl"]["argv"] = argv
+    assert judged(made(tmp_path, document), capfd)[0] == UNKNOWN, "a disk with a list of defects keeps counters"
+    del document["scsi_grown_defect_list"]
     assert judged(made(tmp_path, document), capfd)[0] == code
 
 
