@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.bench import tools_cost
+from tests.bench import disks_at_once, tools_cost
 from tests.bench.fakes import Fake
 from tests.bench.processes import cpu_s, memory_mib, running
 
@@ -216,13 +216,30 @@ every 10 s, theirs one in minutes. An inventory is timed after the imports; its 
 |---|---|---|
 {costs}
 
+{disks}
+
 Goal: at most 1 % CPU. stress-ng is run by the real agent in CPUStress, with its heartbeat, sensors and log going on,
 and alone with the same arguments; fio and iperf3 by the agent's tool runner and its iperf3 client, and alone. Pairs in
 turn; the spread of the ratio is that of the machine.
 """
 
 
-def page(ours: Figures, theirs: Figures, costs: Sequence[tools_cost.Cost], remark: str, runs: int) -> str:
+def disks_text(pairs: int) -> str:
+    """How eight disks compare with one."""
+    ratios = []
+    try:
+        ratios = [disks_at_once.ratio() for _ in range(pairs)]
+    except RuntimeError as problem:
+        return f"Eight disks beside one: not measured here ({problem})."
+    figures = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return (
+        f"Storage over {disks_at_once.MANY} disks takes {figures} times as long as over one: loop devices of "
+        f"{disks_at_once.SIZE // 2**20} MiB that the kernel throttles to {disks_at_once.BYTES_PER_S // 10**6} MB/s each, "
+        "read as a whole."
+    )
+
+
+def page(ours: Figures, theirs: Figures, costs: Sequence[tools_cost.Cost], disks: str, remark: str, runs: int) -> str:
     """docs/bench.md."""
     rows = [
         f"| {title} | {ours.text(name, form)} | {theirs.text(name, form)} | {goal} |"
@@ -236,6 +253,7 @@ def page(ours: Figures, theirs: Figures, costs: Sequence[tools_cost.Cost], remar
         remark=remark,
         rows="\n".join(rows),
         costs="\n".join(costs_rows),
+        disks=disks,
     )
 
 
@@ -267,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tools_cost.fio(args.pairs, our_python),
         tools_cost.iperf3(args.pairs, our_python),
     ]
-    text = page(ours, theirs, costs, remark, args.runs)
+    text = page(ours, theirs, costs, disks_text(args.pairs), remark, args.runs)
     sys.stdout.write(text)
     if args.write is not None:
         args.write.parent.mkdir(parents=True, exist_ok=True)
