@@ -233,9 +233,9 @@ def disks_text(pairs: int) -> str:
         return f"Eight disks beside one: not measured here ({problem})."
     figures = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     return (
-        f"Storage over {disks_at_once.MANY} disks takes {figures} times as long as over one: loop devices of "
-        f"{disks_at_once.SIZE // 2**20} MiB that the kernel throttles to {disks_at_once.BYTES_PER_S // 10**6} MB/s each, "
-        "read as a whole."
+        f"Storage over {disks_at_once.MANY} disks takes {figures} times as long as over one: loop devices of\n"
+        f"{disks_at_once.SIZE // 2**20} MiB, each throttled by the kernel to {disks_at_once.BYTES_PER_S // 10**6} MB/s "
+        "and read as a whole."
     )
 
 
