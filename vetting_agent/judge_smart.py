@@ -29,9 +29,9 @@ What a file needs for a pass: the disk's overall health, and with it
   SCSI  the error counters, unless smartctl was asked for them (-x, -a, -l error) and the disk keeps neither them
         nor a list of defects
 and nothing in it that speaks against the disk. Without one of these: unknown. Said as info, and not needed: the log
-of earlier self-tests (smartctl before 7.4 writes none for NVMe; later ones do, and then it is needed). A failed self-
-test in the log fails the disk until a later good one; exit bit 7 without a log is unknown. A file cannot show that a
-self-test was run now."""
+of earlier self-tests (smartctl before 7.4 writes none for NVMe; later ones do, and then it is needed). A failed
+self-test in the log fails the disk until a later good one; exit bit 7 without a log is unknown. A file cannot show
+that a self-test was run now."""
 
 FILE_LIMIT_BYTES = 16 * 2**20
 ERROR_COUNTERS_ASKED = frozenset({"-x", "--xall", "-a", "--all", "--log=error", "-lerror"})

@@ -302,7 +302,7 @@ def test_thresholds_of_the_stage_apply(capfd: pytest.CaptureFixture[str]) -> Non
 def test_the_help_says_what_a_file_needs(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["judge", "--help"])
-    text = capfd.readouterr().out
+    text = " ".join(capfd.readouterr().out.split())
     assert "What a file needs for a pass" in text
     assert "A file cannot show that a self-test was run now." in text
 
