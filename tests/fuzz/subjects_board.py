@@ -11,6 +11,7 @@ from probes import bmc, gpus, ipmi, links, memory, psus, routes, smbios
 from probes.notes import Notes
 from probes.psus import PsuReading
 from stages import gpu_judge, psu
+from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from tests.fuzz.mutate import Mutant, Recording
 from tests.fuzz.parser import READ, Parser, verdict_of
@@ -30,11 +31,12 @@ def _sdr_recordings() -> tuple[Recording, ...]:
 
 
 def _sdr(mutant: Mutant) -> str:
-    samples = PsuSamples(readings=[psus.reading_of(ipmi.rows(mutant.text))], events_before=[])
-    options = psu.Options(expected_count=(mutant.recording.extra or {})["count"])
+    reading = psus.reading_of(ipmi.rows(mutant.text))
+    samples = PsuSamples(readings=[reading], events_before=[])
     again = PsuSamples.of_json(samples.to_json())
     assert again.readings == samples.readings, "what is kept as evidence is not what was read"
-    return verdict_of(psu.judge(samples, [], options).findings)
+    options = psu.Options(expected_count=(mutant.recording.extra or {})["count"])
+    return str(psu.judge(PsuReadings(has_sensors=True, samples=(reading,)), options).verdict)
 
 
 def _sdr_facts(mutant: Mutant) -> bool:
@@ -48,7 +50,8 @@ def _sel(mutant: Mutant) -> str:
     before = ipmi.sel_entries(mutant.recording.data.decode())[:1]
     new = ipmi.new_entries(before, ipmi.sel_entries(mutant.text))
     sound = PsuReading((psus.Psu("PSU1", True, "Presence detected"),))
-    return verdict_of(psu.judge(PsuSamples([sound], events_before=[]), new, psu.Options()).findings)
+    readings = PsuReadings(has_sensors=True, samples=(sound,), new_events=tuple(new))
+    return str(psu.judge(readings, psu.Options()).verdict)
 
 
 def _sel_facts(mutant: Mutant) -> bool:
@@ -77,7 +80,8 @@ def _samples_recordings() -> tuple[Recording, ...]:
 def _samples(mutant: Mutant) -> str:
     samples = PsuSamples.of_json(mutant.text)
     if samples.readings:
-        psu.judge(samples, [], psu.Options(expected_count=2))
+        readings = PsuReadings(True, samples=tuple(samples.readings), new_events=tuple(samples.events_new))
+        psu.judge(readings, psu.Options(expected_count=2))
     return READ
 
 
@@ -176,7 +180,7 @@ def _ip(mutant: Mutant) -> str:
 ENTRIES = (
     Parser(
         "ipmitool-sdr",
-        ("probes/ipmi.py", "probes/psus.py", "stages/psu.py", "stages/psu_samples.py"),
+        ("probes/ipmi.py", "probes/psus.py", "stages/psu.py", "stages/psu_judge.py", "stages/psu_samples.py"),
         _sdr_recordings,
         _sdr,
         (ipmi.IpmiError,),
@@ -184,7 +188,7 @@ ENTRIES = (
         share=5,
     ),
     Parser(
-        "ipmitool-sel", ("probes/ipmi.py", "stages/psu.py"), lambda: recorded("ipmitool", "-sel"), _sel,
+        "ipmitool-sel", ("probes/ipmi.py", "stages/psu_judge.py"), lambda: recorded("ipmitool", "-sel"), _sel,
         (ipmi.IpmiError,), _sel_facts, _sel_excused, share=2,
     ),
     Parser("ipmitool-bmc", ("probes/bmc.py",), lambda: recorded("ipmitool", "mc-info", "lan-print", "no-device"), _bmc),

@@ -108,7 +108,7 @@ def _inventory(host: Host) -> str:
     """Every section read, or null with a note; what is found can be sent as JSON."""
     found = asyncio.run(inventory.collect(host))
     json.dumps(asdict(found), allow_nan=False)
-    judged = inventory_stage.judge(found, None, inventory_stage.Options())
+    judged = inventory_stage.judge(inventory_stage.Readings(found, ()), inventory_stage.Options())
     inventory_stage.summary(found)
     assert verdict_of(judged.findings) in {"pass", "fail", "unknown"}
     return READ
