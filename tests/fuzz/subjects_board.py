@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from probes import bmc, gpus, ipmi, links, memory, psus, routes, smbios
+from probes.counters import Counters
 from probes.notes import Notes
 from probes.psus import PsuReading
-from stages import gpu_judge, psu
+from stages import deltas_sel, gpu_judge, psu
 from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from tests.fuzz.mutate import Mutant, Recording
@@ -64,6 +65,13 @@ def _sel_excused(mutant: Mutant) -> str | None:
     return None
 
 
+def _sel_while_it_ran(mutant: Mutant) -> str:
+    """The log as the counters around each stage hold it; what is not there is no fault of this stage's."""
+    before = tuple(ipmi.sel_entries(mutant.recording.data.decode())[:1])
+    after = tuple(ipmi.sel_entries(mutant.text))
+    return verdict_of(list(deltas_sel.findings(Counters(sel=before), Counters(sel=after))))
+
+
 def _bmc(mutant: Mutant) -> str:
     bmc._fields(mutant.text)
     return READ
@@ -94,6 +102,8 @@ def _smbios(mutant: Mutant) -> str:
     json.dumps([dataclasses.asdict(module) for module in modules], allow_nan=False)
     for table in tables:
         table.text("Size")
+    for address in (0, 0x1CBF46705, 2**40, 2**64):
+        assert len(smbios.slots_at(tables, address)) <= len(tables)
     return READ
 
 
@@ -190,6 +200,10 @@ ENTRIES = (
     Parser(
         "ipmitool-sel", ("probes/ipmi.py", "stages/psu_judge.py"), lambda: recorded("ipmitool", "-sel"), _sel,
         (ipmi.IpmiError,), _sel_facts, _sel_excused, share=2,
+    ),
+    Parser(
+        "ipmitool-sel-counters", ("stages/deltas_sel.py",), lambda: recorded("ipmitool", "-sel"), _sel_while_it_ran,
+        (ipmi.IpmiError,), _sel_facts, _sel_excused,
     ),
     Parser("ipmitool-bmc", ("probes/bmc.py",), lambda: recorded("ipmitool", "mc-info", "lan-print", "no-device"), _bmc),
     Parser("psu-samples", ("stages/psu_samples.py",), _samples_recordings, _samples, (ValueError,), is_json=True),

@@ -335,7 +335,13 @@ def _smart_recordings() -> tuple[Recording, ...]:
 ENTRIES = (
     Parser(
         "smartctl",
-        ("probes/smart_parse.py", "probes/smart_self_test_log.py", "probes/json_paths.py", "stages/smart_judge.py"),
+        (
+            "probes/smart_parse.py",
+            "probes/smart_self_test_log.py",
+            "probes/json_paths.py",
+            "stages/smart_judge.py",
+            "stages/smart_counters.py",
+        ),
         _smart_recordings,
         _smart,
         (smart_parse.Unreadable,),
