@@ -65,11 +65,24 @@ def _sel_excused(mutant: Mutant) -> str | None:
     return None
 
 
+def _sel_logs() -> tuple[Recording, ...]:
+    return tuple(one for one in recorded("ipmitool", "-sel") if not one.name.endswith("-info"))
+
+
 def _sel_while_it_ran(mutant: Mutant) -> str:
-    """The log as the counters around each stage hold it; what is not there is no fault of this stage's."""
+    """The log as the counters around each stage hold it."""
     before = tuple(ipmi.sel_entries(mutant.recording.data.decode())[:1])
-    after = tuple(ipmi.sel_entries(mutant.text))
+    try:
+        after = tuple(ipmi.sel_entries(mutant.text))
+    except ipmi.IpmiError:
+        return "unknown"
     return verdict_of(list(deltas_sel.findings(Counters(sel=before), Counters(sel=after))))
+
+
+def _sel_counters_excused(mutant: Mutant) -> str | None:
+    if not ipmi.sel_entries(mutant.text):
+        return "an empty log is said for information: the silence of a BMC is judged in the PSU stage"
+    return _sel_excused(mutant)
 
 
 def _bmc(mutant: Mutant) -> str:
@@ -202,8 +215,8 @@ ENTRIES = (
         (ipmi.IpmiError,), _sel_facts, _sel_excused, share=2,
     ),
     Parser(
-        "ipmitool-sel-counters", ("stages/deltas_sel.py",), lambda: recorded("ipmitool", "-sel"), _sel_while_it_ran,
-        (ipmi.IpmiError,), _sel_facts, _sel_excused,
+        "ipmitool-sel-counters", ("stages/deltas_sel.py",), _sel_logs, _sel_while_it_ran,
+        (), _sel_facts, _sel_counters_excused,
     ),
     Parser("ipmitool-bmc", ("probes/bmc.py",), lambda: recorded("ipmitool", "mc-info", "lan-print", "no-device"), _bmc),
     Parser("psu-samples", ("stages/psu_samples.py",), _samples_recordings, _samples, (ValueError,), is_json=True),
