@@ -1,4 +1,4 @@
-"""Entries for what our own children and newer tools answer: known answers of CPUs, OpenDCDiag, Redfish, LLDP, optics."""
+"""Entries for what our own children and newer tools answer: CPUs' known answers, OpenDCDiag, Redfish, LLDP, optics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fuzz.parser import READ, Parser, verdict_of
 from tests.fuzz.says import Says
 from tests.fuzz.subjects_disk import document, recorded, result
 from tests.fuzz.subjects_load import PORT
-from tests.support.redfish_service import BAY1, BAY2, SUBSYSTEM, two_sound_supplies
+from tests.support.redfish_service import BAY1, BAY2, two_sound_supplies
 
 # --- known answers ---------------------------------------------------------------------------------------------------
 
@@ -155,10 +155,10 @@ def _trees() -> dict[str, dict[str, Any]]:
 def _redfish_recordings() -> tuple[Recording, ...]:
     found = []
     for name, tree in _trees().items():
-        texts = {path: json.dumps(resource).encode() for path, resource in tree.items()}
-        for path in _asked_in(texts):
-            sick = name.endswith(("failed", "absent"))
-            found.append(Recording(f"{name}:{path}", texts[path], sick=sick, extra={"texts": texts, "path": path}))
+        texts = {place: json.dumps(resource).encode() for place, resource in tree.items()}
+        sick = name.endswith(("failed", "absent"))
+        for place in _asked_in(texts):
+            found.append(Recording(f"{name}:{place}", texts[place], sick=sick, extra={"texts": texts, "path": place}))
     return tuple(found)
 
 
@@ -229,10 +229,8 @@ def _lldp(mutant: Mutant) -> str:
 
 async def _heard(text: str) -> dict[str, lldp.Neighbor]:
     listener = lldp.Listener(Host(tools=Says(text)), (PORT.name,), limit_s=1.0)
-    while listener._task is not None and not listener._task.done():
-        await asyncio.sleep(0)
-    if listener._task is not None:
-        listener._task.result()
+    assert listener._task is not None
+    await listener._task
     return listener.heard
 
 

@@ -28,7 +28,7 @@ NO_PARSER: dict[str, str] = {
     "stages/conclusion.py": "writes JSON, reads none",
     "stages/iperf_child.py": "hands libiperf's report on; stages/iperf.py reads it",
     "stages/network_server.py": "names an iperf3 server by the claim's address",
-    "stages/psu_redfish.py": "takes the first line of the operator's own file; the answers are read by probes/redfish.py",
+    "stages/psu_redfish.py": "takes the first line of an operator's file; probes/redfish.py reads the answers",
     "stages/smart_scope.py": "looks for words in a model's name that probes/smart_parse.py has read",
     "stages/stamp_child.py": "reads stamps of its own; what it prints is read by stages/stamps.py",
     "stages/storage.py": "writes JSON, reads none",
