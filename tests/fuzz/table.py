@@ -6,7 +6,15 @@ and is named neither by an entry nor in NO_PARSER.
 
 from __future__ import annotations
 
-from tests.fuzz import subjects_answers, subjects_board, subjects_disk, subjects_kernel, subjects_load, subjects_wire
+from tests.fuzz import (
+    subjects_answers,
+    subjects_board,
+    subjects_disk,
+    subjects_evidence,
+    subjects_kernel,
+    subjects_load,
+    subjects_wire,
+)
 
 PARSERS = (
     *subjects_disk.ENTRIES,
@@ -15,6 +23,7 @@ PARSERS = (
     *subjects_board.ENTRIES,
     *subjects_kernel.ENTRIES,
     *subjects_wire.ENTRIES,
+    *subjects_evidence.ENTRIES,
 )
 
 NO_PARSER: dict[str, str] = {
@@ -25,7 +34,6 @@ NO_PARSER: dict[str, str] = {
     "probes/path_child.py": "compares bytes that it sent itself; what it prints is read by probes/path.py",
     "probes/tool_result.py": "finds the last line of an output, for messages",
     "stages/compute_child.py": "what it prints is read by stages/cpu_answers.py",
-    "stages/conclusion.py": "writes JSON, reads none",
     "stages/iperf_child.py": "hands libiperf's report on; stages/iperf.py reads it",
     "stages/network_server.py": "names an iperf3 server by the claim's address",
     "stages/psu_redfish.py": "takes the first line of an operator's file; probes/redfish.py reads the answers",
