@@ -36,8 +36,9 @@ check: setup-test ## Lint, formatting and types.
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 
-fuzz: setup-test ## Put 100,000 broken answers of tools, peers and the kernel to every parser.
-	@exec $(VENV_PYTHON) -W ignore -m tests.fuzz.drive $(FUZZ_ARGS)
+fuzz: setup-test ## Put 100,000 broken answers to the parsers, and 20,000 machines to the guard of the disks.
+	@$(VENV_PYTHON) -W ignore -m tests.fuzz.drive $(FUZZ_ARGS)
+	@test -n '$(FUZZ_ARGS)' || VETTING_FUZZ_CASES=20000 $(VENV_PYTHON) -m pytest -q tests/stages/test_wipe_guard.py
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md

@@ -56,6 +56,11 @@ class Psu:
         """It asks for attention, and says no more than that."""
         return _asserted(self.states, _TROUBLE)
 
+    @property
+    def tells_health(self) -> bool:
+        """Whether its source says that it is well or not; where it is or has power is not enough."""
+        return self.present is False or self.input_lost or "health " in self.states
+
 
 _FAULT = re.compile(
     r"failure|config\w* error|fan fault|transition to (?:critical|non-recoverable)|health critical", re.IGNORECASE

@@ -14,8 +14,8 @@ refused when the recording is opened, and tools are played back. A call that was
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,6 +24,7 @@ from pathlib import Path, PosixPath
 from typing import Any
 
 from probes.host import Host
+from probes.json_paths import parsed
 from probes.tools import ToolFailed, ToolKilled, ToolMissing, ToolResult, ToolTimeout
 
 MANIFEST = "capture.json"
@@ -52,16 +53,19 @@ def host_in(folder: Path) -> Host:
     return Host(_root(folder, unreadable_in(folder)), RecordedTools(folder / "tools"))
 
 
+_ERRORS = {name: number for name, number in vars(errno).items() if isinstance(number, int)}
+
+
 def unreadable_in(folder: Path) -> dict[str, int]:
     """The errors that reading a file gives, by its path in the recording. Raises NotARecording."""
     try:
-        text = (folder / MANIFEST).read_text()
+        text = (folder / MANIFEST).read_text(errors="replace")
     except FileNotFoundError:
         return {}
     try:
-        named: Mapping[str, str] = json.loads(text).get("unreadable", {})
-        return {path: getattr(errno, name) for path, name in named.items()}
-    except (ValueError, AttributeError, TypeError) as problem:
+        named: Mapping[str, str] = parsed(text).get("unreadable", {})
+        return {path: _ERRORS[name] for path, name in named.items()}
+    except (ValueError, AttributeError, KeyError, TypeError) as problem:
         raise NotARecording(f"{folder / MANIFEST} cannot be read: {problem}") from problem
 
 
@@ -167,7 +171,9 @@ class RecordedTools:
         out, err, end = (self.folder / f"{stem}{kind}" for kind in (".out", ".err", ".exit"))
         if not out.exists():
             raise ToolFailed(name, f"this call was not recorded: {stem}")
-        ended = end.read_text().strip() if end.exists() else "0"
+        ended = end.read_text(errors="replace").strip() if end.exists() else "0"
+        if ended != TIMED_OUT and not re.fullmatch(r"-?\d{1,3}", ended, re.ASCII):
+            raise ToolFailed(name, f"{end.name} does not say how {name} ended: {ended[:40]!r}")
         code = None if ended == TIMED_OUT else int(ended)
         return ToolResult(
             argv=argv,

@@ -7,7 +7,6 @@ recorded on other machines and with what the other CPUs say.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from probes.cpu import CpuPlace
+from probes.json_paths import count, dig, parsed
 from probes.tools import ToolError
 from stages.outcome import Finding, ReasonCode, error
 from stages.runner import tool_finding
@@ -38,6 +38,10 @@ RIGHT: Mapping[str, tuple[str, str]] = {
 }
 """The answers for both inputs, recorded with CPython 3.11 on an AMD EPYC; they depend on no version and no maker.
 `functions` and `packed` have none: the C library and the compressors may differ."""
+
+
+INPUTS = frozenset({"0", "1"})
+"""The names of the inputs, with which each answer begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,8 @@ async def measure(
             return await _ask(context, mode, asked, seconds, freeze_s)
         except ToolError as problem:
             problems.append(tool_finding(problem, "cpu"))
-        except (ValueError, KeyError, TypeError) as problem:
-            text = f"The known-answer test ({mode}) printed what cannot be read: {problem!r}"
+        except ValueError as problem:
+            text = f"The known-answer test ({mode}) printed what cannot be read: {problem}"
             problems.append(error(ReasonCode.OUTPUT_UNREADABLE, "cpu", text))
         return ()
 
@@ -100,13 +104,18 @@ async def _ask(
 
 
 def parse(text: str) -> tuple[CpuAnswers, ...]:
-    """The child's lines. Raises ValueError, KeyError or TypeError."""
-    found = []
-    for line in text.splitlines():
-        said = json.loads(line)
-        answers = {str(task): {str(answer): int(n) for answer, n in of.items()} for task, of in said["answers"].items()}
-        found.append(CpuAnswers(int(said["cpu"]), int(said["rounds"]), str(said["ended"]), answers))
-    return tuple(found)
+    """The child's lines. Raises ValueError."""
+    return tuple(_line(parsed(line)) for line in text.splitlines())
+
+
+def _line(said: object) -> CpuAnswers:
+    cpu, rounds, ended, answers = (dig(said, name) for name in ("cpu", "rounds", "ended", "answers"))
+    if count(cpu) is None or count(rounds) is None or not isinstance(ended, str) or not isinstance(answers, dict):
+        raise ValueError(f"no answers of a CPU: {said!r:.200}")
+    for task, given in answers.items():
+        if not isinstance(given, dict) or not all(_seed(one) in INPUTS and count(given[one]) for one in given):
+            raise ValueError(f"no answers to {task!r:.40}: {given!r:.200}")
+    return CpuAnswers(cpu, rounds, ended, answers)
 
 
 # --- judge -----------------------------------------------------------------------------------------------------------

@@ -82,7 +82,13 @@ def findings(before: Counters, after: Counters, *, power: bool = True) -> Iterat
         return
     if before.sel is None or after.sel is None:
         return
-    texts = Counter(entry.text for entry in ipmi.new_entries(before.sel, after.sel) if _bad(entry.text))
+    try:
+        new = ipmi.new_entries(before.sel, after.sel)
+    except ipmi.IpmiError as problem:
+        if power:
+            yield info(ReasonCode.BMC_UNREADABLE, "bmc", f"The BMC's event log was not judged: {problem}")
+        return
+    texts = Counter(entry.text for entry in new if _bad(entry.text))
     for text, count in texts.items():
         finding = _finding(text, count)
         if power or finding.reason_code is not ReasonCode.PSU_EVENT:

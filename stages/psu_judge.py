@@ -145,10 +145,10 @@ def _remote(redfish: RedfishReadings, limits: Limits, *, local_known: bool) -> O
 
 
 def _silent(found: Seen, *, local_known: bool) -> Iterator[Finding]:
-    """Services exist that list supplies without a word of their state."""
+    """Services exist that list supplies without a word of how they are."""
     for name, seen in found.items():
-        if not any(psu.states for psu in seen):
-            text = f"The Redfish service says nothing of the state of power supply {name}"
+        if not any(psu.tells_health for psu in seen):
+            text = f"The Redfish service says nothing of the health of power supply {name}"
             yield (info if local_known else error)(ReasonCode.BMC_UNREADABLE, f"psu:{name}", text)
 
 

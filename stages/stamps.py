@@ -217,9 +217,10 @@ def judge(proof: Proof, component: str, label: str) -> list[Finding]:
         return [_fraud(proof, component, label) or mismatch(proof.wrong, proof.examples, component, label)]
     if later and later.wrong:
         return [mismatch(later.wrong, later.examples, component, label)]
-    read = min(proof.written, proof.read, later.read if later else 0)
-    if read != proof.expected_bytes:
-        text = f"Only {read} of {proof.expected_bytes} stamped bytes of {label} were written and read back twice"
+    done = (proof.written, proof.read, later.read if later else 0)
+    if set(done) != {proof.expected_bytes}:
+        told = ", ".join(map(str, done))
+        text = f"Of {proof.expected_bytes} stamped bytes of {label}, {told} are said to be written, read, read again"
         return [error(ReasonCode.OUTPUT_UNREADABLE, component, text)]
     return []
 

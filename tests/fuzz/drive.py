@@ -1,6 +1,7 @@
 """Makes cases by Hypothesis and puts them to a parser; keeps what breaks it.
 
     python -m tests.fuzz.drive [PARSER…]        VETTING_FUZZ_CASES (100,000 in all) VETTING_FUZZ_SEED (a day's own)
+                                                VETTING_FUZZ_JOBS (processes; one for each CPU)
 
 A broken case is written to tests/fuzz/cases/PARSER/, where tests/fuzz/test_fuzz.py replays it for ever.
 """
@@ -11,11 +12,15 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -61,8 +66,12 @@ def _some(kinds: Sequence[str], seldom: str) -> st.SearchStrategy[list[Step]]:
 
 def strangers(recordings: Sequence[Recording]) -> list[Recording]:
     """What may be mixed in: other output of the same tool, and of others."""
-    foreign = [parser.recordings()[0] for parser in PARSERS if not parser.name.startswith("machine")]
-    return [*recordings, *foreign]
+    return [*recordings, *_foreign()]
+
+
+@cache
+def _foreign() -> tuple[Recording, ...]:
+    return tuple(parser.recordings()[0] for parser in PARSERS if not parser.name.startswith("machine"))
 
 
 def fuzz(parser: Parser, cases: int, number: int, *, keep: bool = True) -> Tally:
@@ -145,19 +154,38 @@ def main(names: Sequence[str]) -> int:
     """Run them all; 1 when something broke."""
     cases = int(os.environ.get("VETTING_FUZZ_CASES", ALL_CASES))
     number = int(os.environ.get("VETTING_FUZZ_SEED", f"{datetime.now(UTC):%Y%m%d}"))
-    parsers = [parser for parser in PARSERS if not names or parser.name in names]
-    print(f"VETTING_FUZZ_SEED={number} VETTING_FUZZ_CASES={cases}", flush=True)
-    whole, broken, started = 0, [], time.monotonic()
-    for parser in parsers:
-        tally = fuzz(parser, shares(cases, parsers)[parser.name], number)
-        whole += tally.cases
-        ends = ", ".join(f"{count} {end}" for end, count in tally.ends.most_common(5))
-        print(f"{parser.name:24}{tally.cases:8} cases{tally.seconds:8.1f} s   {ends}", flush=True)
-        if tally.broken:
-            broken.append(tally.broken)
-            print(f"  BROKEN: {tally.broken}", flush=True)
-    print(f"{whole} cases in {time.monotonic() - started:.0f} s, {len(broken)} of {len(parsers)} parsers broken")
+    jobs = int(os.environ.get("VETTING_FUZZ_JOBS", os.cpu_count() or 1))
+    parsers = sorted((one for one in PARSERS if not names or one.name in names), key=lambda one: -one.share)
+    print(f"VETTING_FUZZ_SEED={number} VETTING_FUZZ_CASES={cases} VETTING_FUZZ_JOBS={jobs}", flush=True)
+    started = time.monotonic()
+    tallies = list(_tallies(parsers, shares(cases, parsers), number, jobs))
+    whole, broken = sum(tally.cases for tally in tallies), sum(bool(tally.broken) for tally in tallies)
+    print(f"{whole} cases in {time.monotonic() - started:.0f} s, {broken} of {len(parsers)} parsers broken")
     return 1 if broken else 0
+
+
+def _tallies(parsers: Sequence[Parser], each: Mapping[str, int], number: int, jobs: int) -> Iterator[Tally]:
+    """What came of each parser, each in one of `jobs` processes, told as it comes."""
+    # Processes that are forked run no exit handlers: what they leave lies in a folder that goes with this one.
+    with tempfile.TemporaryDirectory(prefix="vetting-fuzz-") as tempfile.tempdir:
+        _foreign()
+        with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+            running = {pool.submit(_by_name, one.name, each[one.name], number): one.name for one in parsers}
+            for done in as_completed(running):
+                _tell(running[done], done.result())
+                yield done.result()
+    tempfile.tempdir = None
+
+
+def _by_name(name: str, cases: int, number: int) -> Tally:
+    return fuzz(next(parser for parser in PARSERS if parser.name == name), cases, number)
+
+
+def _tell(name: str, tally: Tally) -> None:
+    ends = ", ".join(f"{count} {end}" for end, count in tally.ends.most_common(5))
+    print(f"{name:24}{tally.cases:8} cases{tally.seconds:8.1f} s   {ends}", flush=True)
+    if tally.broken:
+        print(f"  BROKEN: {tally.broken}", flush=True)
 
 
 if __name__ == "__main__":

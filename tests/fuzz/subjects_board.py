@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from probes import bmc, gpus, ipmi, links, memory, psus, routes, smbios
+from probes.counters import Counters
 from probes.notes import Notes
 from probes.psus import PsuReading
-from stages import gpu_judge, psu
+from stages import deltas_sel, gpu_judge, psu
+from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from tests.fuzz.mutate import Mutant, Recording
 from tests.fuzz.parser import READ, Parser, verdict_of
@@ -30,11 +32,12 @@ def _sdr_recordings() -> tuple[Recording, ...]:
 
 
 def _sdr(mutant: Mutant) -> str:
-    samples = PsuSamples(readings=[psus.reading_of(ipmi.rows(mutant.text))], events_before=[])
-    options = psu.Options(expected_count=(mutant.recording.extra or {})["count"])
+    reading = psus.reading_of(ipmi.rows(mutant.text))
+    samples = PsuSamples(readings=[reading], events_before=[])
     again = PsuSamples.of_json(samples.to_json())
     assert again.readings == samples.readings, "what is kept as evidence is not what was read"
-    return verdict_of(psu.judge(samples, [], options).findings)
+    options = psu.Options(expected_count=(mutant.recording.extra or {})["count"])
+    return str(psu.judge(PsuReadings(has_sensors=True, samples=(reading,)), options).verdict)
 
 
 def _sdr_facts(mutant: Mutant) -> bool:
@@ -48,7 +51,8 @@ def _sel(mutant: Mutant) -> str:
     before = ipmi.sel_entries(mutant.recording.data.decode())[:1]
     new = ipmi.new_entries(before, ipmi.sel_entries(mutant.text))
     sound = PsuReading((psus.Psu("PSU1", True, "Presence detected"),))
-    return verdict_of(psu.judge(PsuSamples([sound], events_before=[]), new, psu.Options()).findings)
+    readings = PsuReadings(has_sensors=True, samples=(sound,), new_events=tuple(new))
+    return str(psu.judge(readings, psu.Options()).verdict)
 
 
 def _sel_facts(mutant: Mutant) -> bool:
@@ -59,6 +63,26 @@ def _sel_excused(mutant: Mutant) -> str | None:
     if ipmi.sel_entries(mutant.text) and set(mutant.data.split(b"\n")) <= set(mutant.recording.data.split(b"\n")):
         return "whole entries of the log are gone: a log with fewer entries looks the same"
     return None
+
+
+def _sel_logs() -> tuple[Recording, ...]:
+    return tuple(one for one in recorded("ipmitool", "-sel") if not one.name.endswith("-info"))
+
+
+def _sel_while_it_ran(mutant: Mutant) -> str:
+    """The log as the counters around each stage hold it."""
+    before = tuple(ipmi.sel_entries(mutant.recording.data.decode())[:1])
+    try:
+        after = tuple(ipmi.sel_entries(mutant.text))
+    except ipmi.IpmiError:
+        return "unknown"
+    return verdict_of(list(deltas_sel.findings(Counters(sel=before), Counters(sel=after))))
+
+
+def _sel_counters_excused(mutant: Mutant) -> str | None:
+    if not ipmi.sel_entries(mutant.text):
+        return "an empty log is said for information: the silence of a BMC is judged in the PSU stage"
+    return _sel_excused(mutant)
 
 
 def _bmc(mutant: Mutant) -> str:
@@ -77,7 +101,8 @@ def _samples_recordings() -> tuple[Recording, ...]:
 def _samples(mutant: Mutant) -> str:
     samples = PsuSamples.of_json(mutant.text)
     if samples.readings:
-        psu.judge(samples, [], psu.Options(expected_count=2))
+        readings = PsuReadings(True, samples=tuple(samples.readings), new_events=tuple(samples.events_new))
+        psu.judge(readings, psu.Options(expected_count=2))
     return READ
 
 
@@ -90,6 +115,8 @@ def _smbios(mutant: Mutant) -> str:
     json.dumps([dataclasses.asdict(module) for module in modules], allow_nan=False)
     for table in tables:
         table.text("Size")
+    for address in (0, 0x1CBF46705, 2**40, 2**64):
+        assert len(smbios.slots_at(tables, address)) <= len(tables)
     return READ
 
 
@@ -176,7 +203,7 @@ def _ip(mutant: Mutant) -> str:
 ENTRIES = (
     Parser(
         "ipmitool-sdr",
-        ("probes/ipmi.py", "probes/psus.py", "stages/psu.py", "stages/psu_samples.py"),
+        ("probes/ipmi.py", "probes/psus.py", "stages/psu.py", "stages/psu_judge.py", "stages/psu_samples.py"),
         _sdr_recordings,
         _sdr,
         (ipmi.IpmiError,),
@@ -184,8 +211,12 @@ ENTRIES = (
         share=5,
     ),
     Parser(
-        "ipmitool-sel", ("probes/ipmi.py", "stages/psu.py"), lambda: recorded("ipmitool", "-sel"), _sel,
+        "ipmitool-sel", ("probes/ipmi.py", "stages/psu_judge.py"), lambda: recorded("ipmitool", "-sel"), _sel,
         (ipmi.IpmiError,), _sel_facts, _sel_excused, share=2,
+    ),
+    Parser(
+        "ipmitool-sel-counters", ("stages/deltas_sel.py",), _sel_logs, _sel_while_it_ran,
+        (), _sel_facts, _sel_counters_excused,
     ),
     Parser("ipmitool-bmc", ("probes/bmc.py",), lambda: recorded("ipmitool", "mc-info", "lan-print", "no-device"), _bmc),
     Parser("psu-samples", ("stages/psu_samples.py",), _samples_recordings, _samples, (ValueError,), is_json=True),

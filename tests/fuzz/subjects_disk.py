@@ -11,13 +11,13 @@ from probes.disks import Disk
 from probes.json_paths import dig
 from probes.smart import Reading, Target
 from probes.tools import ToolResult
-from stages import fio, stamps, storage_judge, storage_write
+from stages import fio, stamps, storage_judge, storage_judge_write, storage_write
 from stages.outcome import ReasonCode, error
 from stages.smart_judge import Case, Limits, judge_disk
 from stages.storage_disk import Subject
 from stages.storage_plan import MIB, Options, ReadPlan, Segment, Speed
-from stages.storage_read import ReadRun
-from stages.storage_write import WriteRun
+from stages.storage_readings import ReadRun, StorageReadings
+from stages.storage_write import Writing
 from tests.fuzz.mutate import Mutant, Recording
 from tests.fuzz.parser import READ, Parser, verdict_of
 from tests.support import recordings
@@ -165,9 +165,10 @@ def _disk() -> Disk:
     return Disk(**(fields | {"name": "sda", "serial": "S1", "transport": "sata", "partitions": 0, "removable": False}))
 
 
-SUBJECT = Subject(_disk(), "disk:S1", None)
+SUBJECT = Subject(_disk(), "disk:S1")
 EDGES = (Segment("first", 0, MIB, MIB, 1), Segment("last", 31 * MIB, MIB, MIB, 1))
 ZONES = tuple(Segment(f"zone0{at}", at * 8 * MIB, 8 * MIB, MIB, 8) for at in range(4))
+PROOF = stamps.Proof(32 * MIB, MIB, MIB, MIB, 0, 0, (), None, later=stamps.Reread(MIB, 0, (), None))
 READ_PLAN = ReadPlan(32 * MIB, MIB, EDGES, ZONES, whole=True)
 
 
@@ -192,14 +193,22 @@ def _fio(mutant: Mutant) -> str:
             io_errors=said.io_errors,
             problems=tuple(failed),
         )
-        return verdict_of(storage_judge.judge(run, Options(coverage_floor=1.0))[0])
-    written = WriteRun(SUBJECT, size_bytes=32 * MIB, mismatches=list(said.mismatches), io_errors=list(said.io_errors))
-    written.problems += storage_write._unexplained(said, "disk:S1")
-    written.planned_bytes = 16 * MIB
-    written.written_bytes = sum(job.write_bytes for job in said.jobs.values())
-    written.verified_bytes = sum(job.read_bytes for job in said.jobs.values())
-    written.proof = stamps.Proof(32 * MIB, MIB, MIB, MIB, 0, 0, (), None)
-    return verdict_of(storage_write.judge(written)[0])
+        whole = StorageReadings(found=(SUBJECT.disk,), reads=(run,))
+        return str(storage_judge.judge(whole, Options(coverage_floor=1.0)).verdict)
+    moved = sum(job.read_bytes for job in said.jobs.values())
+    written = Writing(
+        SUBJECT,
+        size_bytes=32 * MIB,
+        planned_bytes=16 * MIB,
+        written_bytes=sum(job.write_bytes for job in said.jobs.values()),
+        verified_bytes=moved,
+        kept_bytes=moved,
+        mismatches=list(said.mismatches),
+        io_errors=list(said.io_errors),
+        problems=storage_write._unexplained(said, "disk:S1"),
+        proof=PROOF,
+    )
+    return verdict_of(storage_judge_write.judge(written.done())[0])
 
 
 def _fio_facts(mutant: Mutant) -> bool:
@@ -234,21 +243,37 @@ def _stamp(**changes: Any) -> bytes:
     return json.dumps(sound | changes).encode()
 
 
+def _reread(**changes: Any) -> bytes:
+    return json.dumps({"read": STAMPED, "wrong": 0, "examples": [], "error": None} | changes).encode()
+
+
 def _stamps_recordings() -> tuple[Recording, ...]:
+    """What the child says when it proves, and (`later-`) when it reads the stamps once more."""
+    alias = [[4096, 65536, "alias", 9], [8192, None, None, None]]
     return (
         Recording("sound", _stamp()),
-        Recording("wraps", _stamp(wrong=5, after_first_wrong=5, examples=[[4096, 65536], [8192, None]]), sick=True),
+        Recording("wraps", _stamp(wrong=5, after_first_wrong=5, examples=alias), sick=True),
         Recording("failed", _stamp(written=4096, read=0, error=[5, 4096, "write"]), sick=True),
+        Recording("later-sound", _reread()),
+        Recording("later-changed", _reread(wrong=1, examples=[[4096, 4096, "changed", 1]]), sick=True),
+        Recording("later-failed", _reread(read=8192, error=[5, 8192, "read"]), sick=True),
     )
 
 
 def _stamps(mutant: Mutant) -> str:
-    return verdict_of(stamps.judge(stamps.parse(mutant.text, SIZE, SPAN), "disk:S1", "sda"))
+    """Both answers as one proof, of which the one that is not mutated is sound."""
+    if mutant.recording.name.startswith("later-"):
+        first, later = _stamp().decode(), mutant.text
+    else:
+        first, later = mutant.text, _reread().decode()
+    proof = replace(stamps.parse(first, SIZE, SPAN), later=stamps.parse_reread(later))
+    return verdict_of(stamps.judge(proof, "disk:S1", "sda"))
 
 
 def _stamps_facts(mutant: Mutant) -> bool:
     told = document(mutant)
-    return all(str(dig(told, name)).startswith(str(STAMPED)) for name in ("written", "read")) and "error" in told
+    needed = ("read",) if mutant.recording.name.startswith("later-") else ("written", "read")
+    return all(dig(told, name) == STAMPED for name in needed) and "error" in told
 
 
 def _blank_recordings() -> tuple[Recording, ...]:
@@ -310,7 +335,13 @@ def _smart_recordings() -> tuple[Recording, ...]:
 ENTRIES = (
     Parser(
         "smartctl",
-        ("probes/smart_parse.py", "probes/smart_self_test_log.py", "probes/json_paths.py", "stages/smart_judge.py"),
+        (
+            "probes/smart_parse.py",
+            "probes/smart_self_test_log.py",
+            "probes/json_paths.py",
+            "stages/smart_judge.py",
+            "stages/smart_counters.py",
+        ),
         _smart_recordings,
         _smart,
         (smart_parse.Unreadable,),
@@ -337,7 +368,7 @@ ENTRIES = (
     ),
     Parser(
         "fio",
-        ("stages/fio.py", "stages/storage_judge.py", "stages/storage_write.py"),
+        ("stages/fio.py", "stages/storage_judge_read.py", "stages/storage_judge_write.py", "stages/storage_write.py"),
         _fio_recordings,
         _fio,
         (fio.Unreadable,),

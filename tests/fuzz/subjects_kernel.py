@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from probes import boot_medium, counters, inventory, kernel_log, load, memory, pci, sensors
+from probes import boot_medium, bus, counters, inventory, kernel_log, load, memory, pci, sensors
 from probes.host import Host
 from probes.notes import Notes
 from stages import deltas
@@ -108,7 +108,7 @@ def _inventory(host: Host) -> str:
     """Every section read, or null with a note; what is found can be sent as JSON."""
     found = asyncio.run(inventory.collect(host))
     json.dumps(asdict(found), allow_nan=False)
-    judged = inventory_stage.judge(found, None, inventory_stage.Options())
+    judged = inventory_stage.judge(inventory_stage.Readings(found, ()), inventory_stage.Options())
     inventory_stage.summary(found)
     assert verdict_of(judged.findings) in {"pass", "fail", "unknown"}
     return READ
@@ -124,6 +124,7 @@ def _readers(host: Host) -> str:
     load.busy_share(load.cpu_times(host), load.cpu_times(host))
     load.available_bytes(host)
     load.mean_mhz(host)
+    bus.bus_of(host, "sda")
     with suppress(OSError):
         boot_medium.boot_devices(host, (None,))
     pci.degraded_links(pci.read(host, Notes()))
@@ -154,7 +155,10 @@ ENTRIES = (
     ),
     Parser(
         "machine-counters",
-        ("probes/boot_medium.py", "probes/counters.py", "probes/load.py", "probes/memory.py", "probes/sensors.py"),
+        (
+            *("probes/boot_medium.py", "probes/bus.py", "probes/counters.py", "probes/load.py", "probes/memory.py"),
+            "probes/sensors.py",
+        ),
         _files("sensors-two-sockets", "virtual-machine"),
         lambda mutant: _with_file(mutant, _readers),
         share=1,

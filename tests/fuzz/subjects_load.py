@@ -12,7 +12,8 @@ from typing import Any
 from probes.json_paths import dig
 from probes.links import LinkCounters, Port
 from stages import cpu_stress_judge, iperf
-from stages.network_judge import FlowReading, Limits, PortReading, judge_port
+from stages.network_judge import Limits, judge_port
+from stages.network_readings import FlowReading, PortReading
 from tests.fuzz.mutate import Mutant, Recording
 from tests.fuzz.parser import Parser, verdict_of
 from tests.fuzz.subjects_disk import document, recorded, result
@@ -76,7 +77,7 @@ def _sat_facts(mutant: Mutant) -> bool:
 
 PORT = Port("eth0", "nic:00:11:22:33:44:55", frozenset({"00:11:22:33:44:55"}), "ixgbe", False, True, 10_000, "full")
 COUNTERS = LinkCounters(0, 0, 0, 0, 0, 0)
-LIMITS = Limits(**dict.fromkeys(Limits.__dataclass_fields__, 0.001))
+LIMITS = Limits(0.001, None, 0.001, 0.001, 0.001)
 
 
 def _iperf(mutant: Mutant) -> str:

@@ -24,7 +24,7 @@ from orchestrator.spec import Spec, differences
 from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
 from probes.json_paths import dig
-from stages import STAGES
+from stages import STAGES, network
 from stages.options import BadParameter, parse_options
 from tests.fuzz.mutate import Mutant, Recording
 from tests.fuzz.parser import READ, Parser
@@ -280,6 +280,8 @@ def _parameters(mutant: Mutant) -> str:
         for stage in STAGES:
             options = parse_options(stage.options, stage.name, told.get(stage.name))
             stage.planned_s(options)
+            if isinstance(options, network.Options):
+                options.neighbors()
     return READ
 
 
@@ -348,7 +350,7 @@ ENTRIES = (
     ),
     Parser(
         "stage-parameters",
-        ("stages/options.py",),
+        ("stages/options.py", "stages/network.py"),
         _parameters_recordings,
         _parameters,
         (BadParameter, msgspec.MsgspecError, UnicodeDecodeError, RecursionError),
