@@ -176,9 +176,9 @@ def _said(answers: Iterable[CpuAnswers]) -> dict[tuple[str, str], dict[int, Coun
     found: dict[tuple[str, str], dict[int, Counter[str]]] = {}
     for one in answers:
         for task, given in one.answers.items():
-            for answer, count in given.items():
+            for answer, times in given.items():
                 by_cpu = found.setdefault((task, _seed(answer)), {})
-                by_cpu.setdefault(one.cpu, Counter())[answer] += count
+                by_cpu.setdefault(one.cpu, Counter())[answer] += times
     return found
 
 
