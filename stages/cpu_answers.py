@@ -139,10 +139,10 @@ def wrong_answers(answers: Sequence[CpuAnswers]) -> dict[int, dict[str, int]]:
     found: dict[int, dict[str, int]] = {}
     for one in answers:
         for task, given in one.answers.items():
-            count = sum(n for answer, n in given.items() if right.get((task, _seed(answer)), answer) != answer)
-            if count:
+            wrong = sum(n for answer, n in given.items() if right.get((task, _seed(answer)), answer) != answer)
+            if wrong:
                 of_cpu = found.setdefault(one.cpu, {})
-                of_cpu[task] = of_cpu.get(task, 0) + count
+                of_cpu[task] = of_cpu.get(task, 0) + wrong
     return found
 
 
@@ -176,9 +176,9 @@ def _said(answers: Iterable[CpuAnswers]) -> dict[tuple[str, str], dict[int, Coun
     found: dict[tuple[str, str], dict[int, Counter[str]]] = {}
     for one in answers:
         for task, given in one.answers.items():
-            for answer, count in given.items():
+            for answer, times in given.items():
                 by_cpu = found.setdefault((task, _seed(answer)), {})
-                by_cpu.setdefault(one.cpu, Counter())[answer] += count
+                by_cpu.setdefault(one.cpu, Counter())[answer] += times
     return found
 
 
