@@ -140,6 +140,8 @@ def _evidence_facts(mutant: Mutant) -> bool:
     """Of evidence nothing may be lost at all: what is made up instead cannot be told from what was written."""
     if not mutant.only_lost or _same_json(mutant.data, mutant.recording.data):
         return True
+    if any(step[0] in {"json_null", "json_empty"} for step in mutant.steps):
+        return True  # of a sound machine that tells less, readings look the same
     told, before = document(mutant), json.loads(mutant.recording.data)
     if not mutant.recording.name.endswith(conclusion.OUTCOME):
         return False
