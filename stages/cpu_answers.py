@@ -139,10 +139,10 @@ def wrong_answers(answers: Sequence[CpuAnswers]) -> dict[int, dict[str, int]]:
     found: dict[int, dict[str, int]] = {}
     for one in answers:
         for task, given in one.answers.items():
-            count = sum(n for answer, n in given.items() if right.get((task, _seed(answer)), answer) != answer)
-            if count:
+            wrong = sum(n for answer, n in given.items() if right.get((task, _seed(answer)), answer) != answer)
+            if wrong:
                 of_cpu = found.setdefault(one.cpu, {})
-                of_cpu[task] = of_cpu.get(task, 0) + count
+                of_cpu[task] = of_cpu.get(task, 0) + wrong
     return found
 
 

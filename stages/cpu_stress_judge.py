@@ -137,12 +137,15 @@ class SatReport:
 # 1.0.11 begins each line with the time, 1.0.6 does not: "2026/11/21-05:09:28(UTC) Status: PASS - please verify …"
 _SAT_TIME = re.compile(r"^\d{4}/\d\d/\d\d-\d\d:\d\d:\d\d\([^)]*\) ?", re.MULTILINE)
 
+_FIGURE = r"(\d{1,12}(?:\.\d{1,12})?)"
+_SAT_STATS = re.compile(rf"Stats: Completed: {_FIGURE}M in {_FIGURE}s .*with (\d{{1,12}}) hardware incidents")
+
 
 def sat_report(result: ToolResult, asked_s: float) -> SatReport:
     """Parse stressapptest's output, of 1.0.6 (Debian 12) to 1.0.11 (Debian 13)."""
     text = _SAT_TIME.sub("", result.stdout)
-    started = re.search(r"Starting SAT, (\d+)M", text)
-    completed = re.search(r"Stats: Completed: ([\d.]+)M in ([\d.]+)s .*with (\d+) hardware incidents", text)
+    started = re.search(r"Starting SAT, (\d{1,12})M", text)
+    completed = _SAT_STATS.search(text)
     status = re.search(r"^Status: (.*\S)", text, re.MULTILINE)
     version = re.search(r"SAT revision (\S+?),", text)
     return SatReport(

@@ -18,7 +18,7 @@ ROUNDS = 8
 """A mask that happens to be what it masks is drawn again."""
 REMOVED = b"[removed]"
 _SECRET = re.compile(
-    rb"((?:[\w.-]*(?:token|passwd|password|secret|psk|api[_-]?key|private[_-]?key))[\"']?[=:] ?)[^\s\"',&]+", re.I
+    rb"((?:token|passwd|password|secret|psk|api[_-]?key|private[_-]?key)[\"']?[=:] ?)[^\s\"',&]+", re.I
 )
 _MAC = re.compile(rb"(?<![0-9A-Fa-f:-])(?:[0-9A-Fa-f]{2}:){5}(?:[0-9A-Fa-f]{2}:){0,14}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:-])")
 _UUID = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
@@ -36,13 +36,16 @@ _LABELLED = (
         rb'"(?:serial_number|serial|sn|logical_unit_id|wwn|nguid|eui64|uuid|sas_address)"\s*:\s*"([^"]{4,})"', re.I
     ),
     re.compile(rb'"(?:serial|uuid)"\s*:\s*\{"value"\s*:\s*"([^"]{4,})"'),  # probes.nvml_child
-    re.compile(rb"(?m)^\s*(?:[\w /]*Serial(?: Number)?|UUID|Asset Tag|LU WWN Device Id)\s*:\s*(\S[^\n]{2,}?)\s*$"),
+    re.compile(
+        rb"(?m)^[ \t]{0,40}(?:[\w /]{0,40}Serial(?: Number)?|UUID|Asset Tag|LU WWN Device Id)\s{0,40}:\s{0,40}"
+        rb"(\S[^\n]{1,200}\S)\s*$"
+    ),
     re.compile(
         rb"(?m)^E:(?:ID_SERIAL|ID_SERIAL_SHORT|ID_SCSI_SERIAL|SCSI_IDENT_SERIAL|ID_WWN|ID_WWN_WITH_EXTENSION)=(.{4,})$"
     ),
 )
 # smartctl prints these names as numbers.
-_NUMBERED = re.compile(rb'("(?:wwn|eui64)"\s*:\s*\{[^}]*"(?:id|ext_id)"\s*:\s*)(\d+)')
+_NUMBERED = re.compile(rb'("(?:wwn|eui64)"\s*:\s*\{[^}]{0,400}"(?:id|ext_id)"\s*:\s*)(\d+)')
 _PREFIX = re.compile(rb"^(?:0[xX]|naa\.|eui\.|GPU-)")
 _EMPTY = re.compile(
     rb"(?i)not (?:specified|provided|present)|unknown|none|n/?a|default string|to be filled.*|[0x.: -]*|"

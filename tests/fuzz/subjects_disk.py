@@ -97,6 +97,8 @@ def _smart_excused(mutant: Mutant) -> str | None:
     log_is_there = kind == "SCSI" or dig(told, "nvme_self_test_log") is not None
     if log_is_there and _logged(told) < _logged(before):
         return "whole entries of the self-test log are gone: a log with fewer entries looks the same"
+    if dig(before, "smart_support", "enabled") is False and dig(told, "smart_support", "enabled") is not False:
+        return "no word on whether SMART is switched on: older versions of smartctl give none"
     if kind == "SCSI" and not _whole(dig(told, "scsi_grown_defect_list")):
         return "it lists no defects and counts no errors, as bridges and virtual disks do"
     return None

@@ -32,11 +32,21 @@ from tests.fuzz.mutate import Mutant, Recording
 from tests.fuzz.parser import READ, Parser
 from tests.fuzz.subjects_answers import _cpu_recordings, cpu_readings
 from tests.fuzz.subjects_board import FIRST, psus
-from tests.fuzz.subjects_disk import READ_PLAN, SUBJECT, Speed, _smart_excused, _smart_facts, _smart_recordings, fio
+from tests.fuzz.subjects_disk import (
+    READ_PLAN,
+    SUBJECT,
+    Speed,
+    _smart_excused,
+    _smart_facts,
+    _smart_recordings,
+    document,
+    fio,
+)
+from tests.fuzz.subjects_disk import recorded as recorded_of
 from tests.fuzz.subjects_load import PORT, iperf
 from tests.support import recordings
 from tests.support.replay import HOSTS, recorded_host
-from vetting_agent import judge_evidence, judge_smart, judge_sources
+from vetting_agent import capture_mask, judge_evidence, judge_smart, judge_sources
 from vetting_agent.judge_sources import Execution
 
 # --- one execution ---------------------------------------------------------------------------------------------------
@@ -128,7 +138,15 @@ def _printed(outcome: Outcome) -> Outcome:
 
 def _evidence_facts(mutant: Mutant) -> bool:
     """Of evidence nothing may be lost at all: what is made up instead cannot be told from what was written."""
-    return not mutant.only_lost or _same_json(mutant.data, mutant.recording.data)
+    if not mutant.only_lost or _same_json(mutant.data, mutant.recording.data):
+        return True
+    if any(step[0] in {"json_null", "json_empty"} for step in mutant.steps):
+        return True  # of a sound machine that tells less, readings look the same
+    told, before = document(mutant), json.loads(mutant.recording.data)
+    if not mutant.recording.name.endswith(conclusion.OUTCOME):
+        return False
+    # What was concluded is held against what is concluded now; its words and figures are for people.
+    return dig(told, "verdict") == "pass" and set(told["coverage"]) <= set(before["coverage"])
 
 
 def _same_json(one: bytes, other: bytes) -> bool:
@@ -191,6 +209,33 @@ def _smart_file(mutant: Mutant) -> str:
         file.write(mutant.data)
         file.flush()
         return str(_printed(judge_smart.judge_file(Path(file.name), smart.Options())).verdict)
+
+
+# --- what a capture masks --------------------------------------------------------------------------------------------
+
+SERIAL = b"S4EVNX0R123456"
+
+
+def _mask_recordings() -> tuple[Recording, ...]:
+    head = b"Serial Number: " + SERIAL + b'\n"serial": "' + SERIAL.lower() + b'"\ntoken=hunter2-hunter2\n'
+    return tuple(
+        Recording(f"{tool}:{one.name}", head + one.data)
+        for tool in ("dmidecode", "ethtool", "ip", "smartctl")
+        for one in recorded_of(tool)[:4]
+    )
+
+
+def _mask(mutant: Mutant) -> str:
+    """Nothing changes its length, and a serial that is known stands nowhere, in neither case."""
+    masker = capture_mask.Masker(b"salt" * 8)
+    masker.add([SERIAL])
+    masker.learn(mutant.data)
+    masked = masker.mask(mutant.data)
+    assert len(masked) == len(mutant.data), "another length"
+    assert SERIAL not in masked.upper(), "the serial is there"
+    if b"token=hunter2-hunter2\n" in mutant.data:
+        assert b"token=hunter2-hunter2\n" not in capture_mask.without_secrets(mutant.data), "the token is there"
+    return READ
 
 
 # --- recorded machines -----------------------------------------------------------------------------------------------
@@ -256,6 +301,7 @@ ENTRIES = (
         is_json=True,
         share=4,
     ),
+    Parser("capture-mask", ("vetting_agent/capture_mask.py",), _mask_recordings, _mask),
     Parser(
         "recorded-machines",
         ("probes/recorded.py",),
