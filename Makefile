@@ -4,16 +4,18 @@
 PYTHON ?=
 VET_ARGS ?= --profile quick
 TEST_ARGS ?=
+BOOT_ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test vet test check bench clean
+.PHONY: help setup setup-test setup-image vet test check bench image boot image-test clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
 	@echo
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
+	@echo "  BOOT_ARGS passes flags to boot: make boot BOOT_ARGS='--firmware uefi --memory 768'"
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
 	@echo "  PYTHON chooses the interpreter, 3.11 or newer: make setup PYTHON=/usr/bin/python3.13"
 
@@ -36,6 +38,18 @@ check: setup-test ## Lint, formatting and types.
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md
+
+setup-image:
+	@PYTHON='$(PYTHON)' .ci/setup.sh image
+
+image: setup-image ## Build the live image into image/out, as root; see image/README.md.
+	@image/build
+
+boot: setup-image ## Boot the image in QEMU over the network and show its run.
+	@image/boot $(BOOT_ARGS)
+
+image-test: setup-test setup-image ## Test the built image: its content, and a whole run in QEMU.
+	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest image/tests $(TEST_ARGS)
 
 clean: ## Remove the environment and caches; reports stay.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

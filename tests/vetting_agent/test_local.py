@@ -297,7 +297,7 @@ def fetched(url: str) -> dict[str, Any]:
 
 async def until(ask: Any, good: Any, limit_s: float = 20.0) -> Any:
     async with asyncio.timeout(limit_s):
-        while not good(seen := await ask()):
+        while not good(seen := await ask()):  # noqa: ASYNC110 it asks from outside, which tells nobody by itself
             await asyncio.sleep(0.02)
     return seen
 
