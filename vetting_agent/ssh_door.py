@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from probes.tools import ToolError, ToolRunner
+from vetting_agent.service_manager import beside_systemd
 
 LIMIT_S = 30.0
 
@@ -56,4 +57,4 @@ class UnitDoor:
 
 def door_of(tools: ToolRunner, unit: str | None) -> Door:
     """The unit's door, or none at all."""
-    return OpenDoor() if unit is None else UnitDoor(tools, unit)
+    return OpenDoor() if unit is None else UnitDoor(beside_systemd(tools), unit)
