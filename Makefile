@@ -49,7 +49,7 @@ boot: setup-image ## Boot the image in QEMU over the network and show its run.
 	@image/boot $(BOOT_ARGS)
 
 image-test: setup-test setup-image ## Test the built image: its content, and a whole run in QEMU.
-	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest image/tests $(TEST_ARGS)
+	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/image/slow $(TEST_ARGS)
 
 clean: ## Remove the environment and caches; reports stay.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -102,6 +102,8 @@ def orchestrator(folder: Path, listen: str, seen_as: str) -> Iterator[Orchestrat
         if server.poll() is None:
             server.kill()
             server.wait()
+        if server.stdout is not None:
+            server.stdout.close()
 
 
 def _free_port(address: str) -> int:
