@@ -48,8 +48,9 @@ image: setup-image ## Build the live image into image/out, as root; see image/RE
 boot: setup-image ## Boot the image in QEMU over the network and show its run.
 	@image/boot $(BOOT_ARGS)
 
-image-test: setup-test setup-image ## Test the built image: its content, and a whole run in QEMU.
-	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/image/slow $(TEST_ARGS)
+image-test: setup-test setup-image ## Test the image, built if need be: its content, and whole runs in QEMU.
+	@test -e image/out/SHA256SUMS || image/build
+	@VETTING_IMAGE=image/out PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/image $(TEST_ARGS)
 
 clean: ## Remove the environment and caches; reports stay.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
