@@ -5,18 +5,21 @@ PYTHON ?=
 VET_ARGS ?= --profile quick
 TEST_ARGS ?=
 FUZZ_ARGS ?=
+BOOT_ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test vet test check fuzz bench clean
+.PHONY: help setup setup-test setup-image vet test check fuzz bench image boot image-test clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
 	@echo
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
+	@echo "  BOOT_ARGS passes flags to boot: make boot BOOT_ARGS='--firmware uefi --memory 768'"
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
-	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which: make fuzz FUZZ_ARGS=fio"
+	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which,"
+	@echo "    VETTING_FUZZ_JOBS how many processes: make fuzz FUZZ_ARGS=fio"
 	@echo "  PYTHON chooses the interpreter, 3.11 or newer: make setup PYTHON=/usr/bin/python3.13"
 
 setup: ## Install what is missing to vet this machine: system tools and the environment in .venv.
@@ -42,6 +45,19 @@ fuzz: setup-test ## Put 100,000 broken answers to the parsers, and 20,000 machin
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md
+
+setup-image:
+	@PYTHON='$(PYTHON)' .ci/setup.sh image
+
+image: setup-image ## Build the live image into image/out, as root; see image/README.md.
+	@image/build
+
+boot: setup-image ## Boot the image in QEMU over the network and show its run.
+	@image/boot $(BOOT_ARGS)
+
+image-test: setup-test setup-image ## Test the image, built if need be: its content, and whole runs in QEMU.
+	@test -e image/out/SHA256SUMS || image/build
+	@VETTING_IMAGE=image/out PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/image $(TEST_ARGS)
 
 clean: ## Remove the environment and caches; reports stay.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -2,6 +2,7 @@
 # Installs what is missing, and only that: system tools through apt, then the Python environment in .venv.
 #   .ci/setup.sh vet     what `make vet` needs
 #   .ci/setup.sh test    that, and what the tests and checks need
+#   .ci/setup.sh image   what `make image` and `make boot` need
 # PYTHON names the interpreter (3.11 or newer). A second call with nothing changed does nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,6 +17,11 @@ vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptes
     unshare=util-linux setpriv=util-linux wipefs=util-linux ip=iproute2 sg_persist=sg3-utils"
 test_tools="gcc=gcc sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables openssl=openssl
     losetup=mount"
+image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
+    git=git qemu-system-x86_64=qemu-system-x86 dnsmasq=dnsmasq-base"
+# path=package: these bring no command
+image_files="/usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf
+    /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring"
 # Services that Debian's packages would switch on; nobody who runs this asked for a daemon.
 services="smartmontools=smartmontools.service openssh-server=ssh.service nftables=nftables.service"
 
@@ -28,10 +34,16 @@ fail() {
 missing_packages() {
     local wanted="$vet_tools" pair
     [ "$kind" = test ] && wanted="$wanted $test_tools"
+    [ "$kind" = image ] && wanted="$wanted $image_tools"
     for pair in $wanted; do
         command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}"
     done
     if ! ldconfig -p 2>/dev/null | grep -q 'libiperf\.so'; then echo libiperf0; fi
+    if [ "$kind" = image ]; then
+        for pair in $image_files; do
+            if [ ! -e "${pair%%=*}" ]; then echo "${pair#*=}"; fi
+        done
+    fi
     if [ "$kind" = test ] && [ ! -e /usr/include/stdlib.h ]; then echo libc6-dev; fi
 }
 
@@ -127,8 +139,9 @@ fingerprint() {
 
 require_environment() {
     local extras=orchestrator,gpu stamp want
+    # The image is built and booted with the environment that vetting has.
+    if [ "$kind" = image ]; then stamp=.venv/.setup-vet; else stamp=".venv/.setup-$kind"; fi
     [ "$kind" = test ] && extras="$extras,dev"
-    stamp=".venv/.setup-$kind"
     want="$(fingerprint "$extras")"
     if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && is_usable .venv/bin/python; then
         return 0
@@ -148,8 +161,8 @@ require_environment() {
 }
 
 case "$kind" in
-    vet | test) ;;
-    *) fail "usage: .ci/setup.sh vet|test" ;;
+    vet | test | image) ;;
+    *) fail "usage: .ci/setup.sh vet|test|image" ;;
 esac
 # Two of these at once would trip over each other in .venv.
 exec 9<pyproject.toml

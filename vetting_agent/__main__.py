@@ -26,8 +26,13 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "run": Command(
         "walk a run through its stages, as the live image does",
-        ("vetting_agent.params", "add_arguments"),
+        ("vetting_agent.run", "add_arguments"),
         "vetting_agent.run",
+    ),
+    "status": Command(
+        "show what the agent of this host is at",
+        ("vetting_agent.status_socket", "add_arguments"),
+        "vetting_agent.status_socket",
     ),
     "vet": Command(
         "test this machine, with an orchestrator of its own",

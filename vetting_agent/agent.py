@@ -36,12 +36,14 @@ from vetting_agent.heartbeat import Heartbeat
 from vetting_agent.hold import Hold, Holder, NoHold
 from vetting_agent.iperf_slot import Lender
 from vetting_agent.key_file import KeyFile
+from vetting_agent.local import Local, Teller
 from vetting_agent.lock import TokenStore
 from vetting_agent.logs import Forwarder, LogBook, Stderr
 from vetting_agent.params import BootParams
 from vetting_agent.pinning import Way
 from vetting_agent.power import power_off
 from vetting_agent.redact import Redactor
+from vetting_agent.ssh_door import door_of
 from vetting_agent.status import Directives, StatusBoard
 from vetting_agent.thermal import SampleBuffer, Thermal
 from vetting_agent.wire import LogLine
@@ -74,6 +76,7 @@ class Settings:
     memory_fraction: float = 1.0
     backoff: Backoff = field(default_factory=Backoff)
     recollect: Callable[[Host], Awaitable[list[str]]] | None = None
+    local: Local = field(default_factory=Local)
     echo: Callable[[LogLine], None] | None = None
     """Where log lines go besides the orchestrator; None: standard error."""
 
@@ -96,7 +99,9 @@ class Agent:
         self._host = settings.host
         redactor = Redactor()
         redactor.add(self._params.token.reveal())
-        self._book = LogBook(redactor=redactor, echo=settings.echo or Stderr.of_environment().write)
+        self._echo = settings.echo or Stderr.of_environment().write
+        self._teller = Teller(settings.local, self._host, self._params)
+        self._book = LogBook(redactor=redactor, echo=self._say)
         self._board = StatusBoard()
         self._directives = Directives()
         self._identity = Identity.of(self._host, str(uuid.uuid4()))
@@ -117,10 +122,20 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, number.name)
-        await asyncio.wait({vetting})
-        ending = Ending(EXIT_DONE) if vetting.cancelled() else vetting.result()
-        await self._end(ending)
+        telling = asyncio.create_task(self._teller.run(self._board, self._claimer, self._holder, self._book))
+        try:
+            await asyncio.wait({vetting})
+            ending = Ending(EXIT_DONE) if vetting.cancelled() else vetting.result()
+            self._teller.ended = True
+            await self._end(ending)
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
         return ending.exit_code
+
+    def _say(self, line: LogLine) -> None:
+        self._teller.note(line)
+        self._echo(line)
 
     def stop(self, why: str) -> None:
         """End cleanly, as on a signal: without a result of what runs."""
@@ -145,7 +160,7 @@ class Agent:
         """From hello to the end of the walk."""
         ending = Ending(EXIT_CRASHED)
         try:
-            claim = await self._claimer.first()
+            claim = self._teller.claim = await self._claimer.first()
             ending = _ending_of(await self._walk(claim))
         except* FinalRefusal as refusals:
             ending = self._refused(_first(refusals))
@@ -254,7 +269,8 @@ class Agent:
         if not self._settings.may_hold:
             return NoHold()
         keys = KeyFile(self._settings.authorized_keys, self._settings.state_dir)
-        return Hold(self._client, self._host, keys, self._book, self._claimer.address)
+        door = door_of(self._host.tools, self._settings.local.ssh_unit)
+        return Hold(self._client, self._host, keys, self._book, self._claimer.address, door=door)
 
     async def _recollect(self) -> list[str] | None:
         """The components as they are now; None, with a warning, when they cannot be read: never those of before."""

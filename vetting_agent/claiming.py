@@ -82,6 +82,11 @@ class Claimer:
         return self._route.ip
 
     @property
+    def ip(self) -> str:
+        """The address that was found last; "" before."""
+        return self._route.ip
+
+    @property
     def mac(self) -> str:
         """The MAC address that the host is known by."""
         return self.params.mac or self._route.mac

@@ -145,6 +145,7 @@ class Control:
         finally:
             self._execution = None
         assert isinstance(executed, Executed)
+        self._board.ended(executed.stage, executed.outcome.verdict.value, executed.outcome.message)
         if self._cancelled_by is not None:
             self._acknowledge(self._cancelled_by, AckStatus.DONE)
         return executed

@@ -19,6 +19,7 @@ from vetting_agent.hold_sessions import close_sessions
 from vetting_agent.key_file import KeyFile
 from vetting_agent.lock import default_state_dir
 from vetting_agent.logs import LogBook
+from vetting_agent.ssh_door import Door, OpenDoor, door_of
 from vetting_agent.wire import HoldReply, HoldRequest
 
 ASK_AGAIN_S = 30.0
@@ -33,6 +34,11 @@ def default_key_file() -> Path:
 class Holder(Protocol):
     """What control needs of a hold."""
 
+    @property
+    def is_open(self) -> bool:
+        """True while an operator can come in."""
+        ...
+
     async def keep(self) -> None:
         """Hold until cancelled. Leaving is a step of its own: the key stays through a retry."""
         ...
@@ -44,6 +50,8 @@ class Holder(Protocol):
 
 class NoHold:
     """A hold that lets nobody in."""
+
+    is_open = False
 
     async def keep(self) -> None:
         await asyncio.Event().wait()
@@ -64,6 +72,7 @@ class Hold:
         address: Callable[[], Awaitable[str]],
         *,
         ask_again_s: float = ASK_AGAIN_S,
+        door: Door | None = None,
     ) -> None:
         self._client = client
         self._host = host
@@ -71,6 +80,9 @@ class Hold:
         self._book = book
         self._address = address
         self._ask_again_s = ask_again_s
+        self._door = door or OpenDoor()
+        self.is_open = False
+        self._to_shut = False
 
     async def keep(self) -> None:
         """Until cancelled. Raises FinalRefusal."""
@@ -85,6 +97,11 @@ class Hold:
             await leave_hold(self._keys, self._host, self._book.info)
         except (BadHoldKey, OSError, TimeoutError) as problem:
             self._book.error(f"the hold key could not be taken back: {problem}")
+        self.is_open = False
+        if self._to_shut:
+            self._to_shut = False
+            if (trouble := await self._door.shut()) is not None:
+                self._book.error(f"the SSH server goes on: {trouble}")
 
     async def _let_in(self) -> bool:
         """Ask once; True when somebody can come in now."""
@@ -101,8 +118,16 @@ class Hold:
         else:
             what = "installed" if installed else "already there and is left as it was"
             self._book.info(f"the hold key is {what}: ssh root@{ip}")
-            return True
+            return await self._open_door()
         return False
+
+    async def _open_door(self) -> bool:
+        self._to_shut = True
+        trouble = await self._door.open()
+        self.is_open = trouble is None
+        if trouble is not None:
+            self._book.error(f"the SSH server does not start: {trouble}")
+        return self.is_open
 
     def _install(self, reply: HoldReply) -> bool:
         key = parse_key(reply.authorized_key)
@@ -126,14 +151,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `vetting-agent hold-clean`."""
     parser.add_argument("--authorized-keys", metavar="FILE", type=Path, default=None, help="where the hold put its key")
     parser.add_argument("--state-dir", metavar="DIR", type=Path, default=None, help="as given to run")
+    parser.add_argument("--ssh-unit", metavar="UNIT", default=None, help="as given to run")
 
 
 def main(args: argparse.Namespace) -> int:
     """Clean up after an agent that was killed in a hold: for the stop hook of its unit."""
     host = Host()
     keys = KeyFile(args.authorized_keys or default_key_file(), args.state_dir or default_state_dir(host))
+
+    async def clean() -> str | None:
+        try:
+            await leave_hold(keys, host, lambda text: print(text, file=sys.stderr))  # noqa: T201
+        finally:
+            trouble = await door_of(host.tools, args.ssh_unit).shut()
+        return trouble
+
     try:
-        asyncio.run(leave_hold(keys, host, lambda text: print(text, file=sys.stderr)))  # noqa: T201
+        if (trouble := asyncio.run(clean())) is not None:
+            print(f"the SSH server goes on: {trouble}", file=sys.stderr)  # noqa: T201
+            return EXIT_CRASHED
     except (BadHoldKey, OSError) as problem:
         print(f"the hold key could not be taken back: {problem}", file=sys.stderr)  # noqa: T201
         return EXIT_CRASHED

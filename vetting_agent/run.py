@@ -13,10 +13,13 @@ from typing import Any
 
 from probes.host import Host
 from stages.stage import Stage
+from vetting_agent import params
 from vetting_agent.agent import Agent, Settings
 from vetting_agent.client import Backoff
 from vetting_agent.errors import EXIT_REFUSED, EXIT_USAGE, AlreadyRunning, BadBootParameter
 from vetting_agent.hold import default_key_file
+from vetting_agent.local import add_arguments as add_local_arguments
+from vetting_agent.local import local_of
 from vetting_agent.lock import default_state_dir, prepare_state_dir, run_lock
 from vetting_agent.params import read_params
 from vetting_agent.pinning import way_to
@@ -25,6 +28,12 @@ OOM_SCORE_ADJ = -900
 
 
 Recollect = Callable[[Host], Awaitable[list[str]]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `vetting-agent run`."""
+    params.add_arguments(parser)
+    add_local_arguments(parser)
 
 
 async def components_of(host: Host) -> list[str]:
@@ -43,34 +52,36 @@ def main(
     """`vetting-agent run`; the exit code."""
     host = Host()
     try:
-        params = read_params(args, os.environ, host.proc("cmdline"))
+        boot = read_params(args, os.environ, host.proc("cmdline"))
         state_dir = prepare_state_dir(args.state_dir or default_state_dir(host))
     except BadBootParameter as problem:
         print(f"vetting-agent: {problem}", file=sys.stderr)  # noqa: T201 a command line speaks
         return EXIT_USAGE
     os.environ.pop("VETTING_TOKEN", None)
+    local = local_of(args, state_dir)
     _protect(host)
 
     async def run() -> int:
         settings = Settings(
-            params=params,
+            params=boot,
             host=host,
             stages=stages,
             state_dir=state_dir,
             evidence=args.evidence or _default_evidence(host, state_dir),
             authorized_keys=args.authorized_keys or default_key_file(),
-            way=way_to(params.orchestrator, params.fingerprints),
+            way=way_to(boot.orchestrator, boot.fingerprints),
             allow_destructive=args.allow_destructive,
             may_power_off=not args.no_power,
             may_hold=not args.no_hold,
             memory_fraction=args.memory_fraction,
             backoff=backoff or Backoff(),
             recollect=recollect,
+            local=local,
         )
         return await Agent(settings).run()
 
     try:
-        with run_lock(state_dir, params):
+        with run_lock(state_dir, boot):
             return asyncio.run(run())
     except AlreadyRunning as problem:
         print(f"vetting-agent: {problem}", file=sys.stderr)  # noqa: T201 a command line speaks

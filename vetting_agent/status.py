@@ -70,6 +70,8 @@ class StatusBoard:
     """Where the snapshot hangs. Control writes it, the heartbeat reads it."""
 
     now: Status = field(default_factory=Status)
+    results: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """{stage: (verdict, message)} of what has run here, in the order of its end."""
     clock: Callable[[], float] = time.monotonic
 
     def at(self, activity: Activity, stage: str | None = None) -> None:
@@ -81,6 +83,11 @@ class StatusBoard:
             acks=self.now.acks,
             acks_made=self.now.acks_made,
         )
+
+    def ended(self, stage: str, verdict: str, message: str) -> None:
+        """A stage has its outcome."""
+        self.results.pop(stage, None)
+        self.results[stage] = (verdict, message)
 
     def progress(self, fraction: float, eta_s: float | None) -> None:
         """How far the running stage is."""

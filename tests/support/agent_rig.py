@@ -22,7 +22,7 @@ from stages.outcome import Outcome, ReasonCode, error
 from stages.stage import Stage, StageContext
 from tests.support.fake_orchestrator import FakeOrchestrator
 from tests.support.stand_ins import StandIns
-from vetting_agent import params, run
+from vetting_agent import run
 from vetting_agent.agent import Agent, Settings
 from vetting_agent.client import Backoff
 from vetting_agent.lock import prepare_state_dir
@@ -222,7 +222,7 @@ def main() -> int:
     """As `vetting-agent run`, with these stages and short waits."""
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
-    params.add_arguments(parser)
+    run.add_arguments(parser)
     return run.main(parser.parse_args(), STAGES, SHORT, _components)
 
 
