@@ -7,7 +7,7 @@ TEST_ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test vet test check bench clean
+.PHONY: help setup setup-test vet test check detection bench clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -33,6 +33,9 @@ check: setup-test ## Lint, formatting and types.
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
+
+detection: setup-test ## Run the tests that show what is found and what is left alone; write docs/detection.md.
+	@exec $(VENV_PYTHON) -m pytest -q --write-detection
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md
