@@ -8,7 +8,7 @@ FUZZ_ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test vet test check fuzz bench clean
+.PHONY: help setup setup-test vet test check fuzz detection bench clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -38,6 +38,9 @@ check: setup-test ## Lint, formatting and types.
 
 fuzz: setup-test ## Put 100,000 broken answers of tools, peers and the kernel to every parser.
 	@exec $(VENV_PYTHON) -W ignore -m tests.fuzz.drive $(FUZZ_ARGS)
+
+detection: setup-test ## Run the tests that show what is found and what is left alone; write docs/detection.md.
+	@exec $(VENV_PYTHON) -m pytest -q --write-detection
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md
