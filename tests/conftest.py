@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from probes.host import REAL_ROOT, Host
-from tests.support.detection import PAGE, Claim, claims_of, page
+from tests.support.detection import PAGE, Claim, all_written, claims_of, page
 from tests.support.stand_ins import StandIns
 
 CHILD_WAIT_S = 2.0
@@ -76,8 +76,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if CLAIMED in session.config.stash and exitstatus == 0:
-        PAGE.write_text(page(session.config.stash[CLAIMED]))
+    """The page is written only when every mark of the suite was shown: a test left out or skipped has shown nothing."""
+    if CLAIMED not in session.config.stash or exitstatus != 0:
+        return
+    shown = session.config.stash[CLAIMED]
+    if lacking := sorted({claim.test for claim in set(all_written()) - set(shown)}):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\n{PAGE.name} is not written: these tests did not run to their end: {', '.join(lacking)}")
+        return
+    PAGE.write_text(page(shown))
 
 
 @pytest.fixture(autouse=True, scope="module")

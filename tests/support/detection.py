@@ -3,15 +3,16 @@
     @detects(ReasonCode.DISK_LOST, "a loop device detached in mid-read")
     @spares(ReasonCode.DISK_LOST, "eight healthy loop devices")
 
-`make detection` runs the tests so marked and writes `docs/detection.md` from those that passed;
-`tests/test_detection.py` finds codes that no test speaks for, and a page that is out of date.
+A subject says what it is: a recording, a stand-in for a tool, a real fault. `make detection` runs the tests so marked
+and writes `docs/detection.md` from those that passed; `tests/test_detection.py` finds codes that no test speaks for,
+and a page that is out of date.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,25 @@ from stages.outcome import ReasonCode
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "detection.md"
+
+NOT_YET: Mapping[ReasonCode, str] = {
+    ReasonCode.GPU_MISCOMPUTE: "no stage computes on a GPU yet; a GPU without a load is unknown (`gpu_not_loaded`)",
+    ReasonCode.GPU_MEMORY_ERROR: "no stage writes patterns into GPU memory yet; ECC counters and row remaps are read",
+    ReasonCode.GPU_SLOW: "no stage measures the speed of a GPU yet",
+}
+"""Codes that nothing raises yet, and why. `tests/test_detection.py` holds this against the product's sources."""
+
+BAD_DRIVES: Mapping[int, tuple[ReasonCode, str]] = {
+    1: (ReasonCode.SMART_SELF_TEST_FAILED, "failed self-test, exit bit 7"),
+    2: (ReasonCode.SMART_HEALTH_FAILED, "DISK FAILING, exit bit 3"),
+    3: (ReasonCode.SMART_HEALTH_FAILED, "DISK FAILING and failed self-test, exit bits 3 and 7"),
+    4: (ReasonCode.NVME_CRITICAL_WARNING, "NVMe critical warning"),
+    5: (ReasonCode.SMART_SELF_TEST_FAILED, "NVMe self-test failed, with status code type and code"),
+    6: (ReasonCode.SMART_SELF_TEST_FAILED, "SCSI self-test failed"),
+    7: (ReasonCode.DISK_LOST, "drive that vanishes in mid-stage"),
+    8: (ReasonCode.SMART_PREFAIL, "prefail attribute below its threshold"),
+}
+"""The kinds of bad drives that must never pass. The subject of the mark begins with "bad drive NUMBER: "."""
 
 
 def detects(code: ReasonCode, subject: str) -> pytest.MarkDecorator:
@@ -77,6 +97,21 @@ HEAD = """# What is found, and what is left alone
 Written by `make detection` from tests that passed; `make test` fails when it is out of date. Each reason code, a broken
 subject that raises it, and a sound one beside it that does not. `vetting-agent explain CODE` says what a code means.
 
+A *recording* is the output of real hardware or of a real tool, *edited* where it says so (tests/fixtures, each with its
+origin). A *stand-in* is a program in the place of a tool, which plays a recording, lies, crashes or freezes. A *recorded
+machine* is a folder with its /proc, /sys and tool outputs. *Readings* are what a stage brought back, made by the test and
+put to its judge. *Real* is what happens on the machine that runs the tests: its processes, loop devices, cables between
+network namespaces, its own CPUs and memory.
+"""
+DRIVES_HEAD = """
+## Eight bad drives
+
+| kind | reason code | shown on | shown by |
+|---|---|---|---|
+"""
+CODES_HEAD = """
+## All reason codes
+
 | reason code | broken: found | sound: left alone | shown by |
 |---|---|---|---|
 """
@@ -85,14 +120,34 @@ subject that raises it, and a sound one beside it that does not. `vetting-agent 
 def page(claims: Iterable[Claim]) -> str:
     """docs/detection.md."""
     held = sorted(set(claims))
-    return HEAD + "".join(_row(code, [claim for claim in held if claim.code is code]) for code in ReasonCode)
+    drives = "".join(_drive(number, held) for number in BAD_DRIVES)
+    rows = "".join(_row(code, [claim for claim in held if claim.code is code]) for code in ReasonCode)
+    return HEAD + DRIVES_HEAD + drives + CODES_HEAD + rows
+
+
+def drive_claims(number: int, claims: Iterable[Claim]) -> list[Claim]:
+    """Those that show one of the bad drives to be found with its code."""
+    code, _ = BAD_DRIVES[number]
+    start = f"bad drive {number}: "
+    return [one for one in claims if one.kind == "detects" and one.code is code and one.subject.startswith(start)]
+
+
+def _drive(number: int, claims: list[Claim]) -> str:
+    code, kind = BAD_DRIVES[number]
+    shown = drive_claims(number, claims)
+    subjects = "<br>".join(dict.fromkeys(one.subject.partition(": ")[2] for one in shown)) or "-"
+    return f"| {number}: {kind} | `{code.value}` | {subjects} | {_tests(shown)} |\n"
 
 
 def _row(code: ReasonCode, claims: list[Claim]) -> str:
-    cells = [_subjects(claims, kind) for kind in ("detects", "spares")]
+    if code in NOT_YET and not claims:
+        return f"| `{code.value}` | not raised yet: {NOT_YET[code]} | - | - |\n"
+    return f"| `{code.value}` | {_subjects(claims, 'detects')} | {_subjects(claims, 'spares')} | {_tests(claims)} |\n"
+
+
+def _tests(claims: list[Claim]) -> str:
     tests = sorted({claim.test for claim in claims})
-    shown = "<br>".join(re.sub(r"^tests/(.*)::(.*)$", r"\1 `\2`", test) for test in tests)
-    return f"| `{code.value}` | {cells[0]} | {cells[1]} | {shown or '-'} |\n"
+    return "<br>".join(re.sub(r"^tests/(.*)::(.*)$", r"\1 `\2`", test) for test in tests) or "-"
 
 
 def _subjects(claims: Iterable[Claim], kind: str) -> str:
