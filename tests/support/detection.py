@@ -97,11 +97,11 @@ HEAD = """# What is found, and what is left alone
 Written by `make detection` from tests that passed; `make test` fails when it is out of date. Each reason code, a broken
 subject that raises it, and a sound one beside it that does not. `vetting-agent explain CODE` says what a code means.
 
-A *recording* is the output of real hardware or of a real tool, *edited* where it says so (tests/fixtures, each with its
-origin). A *stand-in* is a program in the place of a tool, which plays a recording, lies, crashes or freezes. A *recorded
-machine* is a folder with its /proc, /sys and tool outputs. *Readings* are what a stage brought back, made by the test and
-put to its judge. *Real* is what happens on the machine that runs the tests: its processes, loop devices, cables between
-network namespaces, its own CPUs and memory.
+A *recording* is the output of real hardware or of a real tool, *edited* where it says so (tests/fixtures, each with
+its origin). A *stand-in* is a program in the place of a tool, which plays a recording, lies, crashes or freezes. A
+*recorded machine* is a folder with its /proc, /sys and tool outputs. *Readings* are what a stage brought back, made by
+the test and put to its judge. *Real* is what happens on the machine that runs the tests: its processes, loop devices,
+cables between network namespaces, its own CPUs and memory.
 """
 DRIVES_HEAD = """
 ## Eight bad drives
