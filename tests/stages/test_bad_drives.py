@@ -300,6 +300,18 @@ async def test_a_counter_that_rises_during_the_stage(
     assert serious(outcome) == {wanted}
 
 
+@detects(
+    ReasonCode.EARLIER_EVENTS,
+    "recording of a healthy WD disk, edited: exit status 64, its error log holds entries: told for information",
+)
+async def test_errors_of_long_ago_are_told(machine: Host, player: Player, tmp_path: Path) -> None:
+    player.scanned(("/dev/sda", "sat"))
+    player.device(SDA, read=[bad("ata-healthy-hdd", 64)])
+    outcome, _ = await run(machine, tmp_path)
+    found = [(one.severity, one.component) for one in outcome.findings if one.reason_code is ReasonCode.EARLIER_EVENTS]
+    assert (outcome.verdict, found) == (Verdict.PASS, [(Severity.INFO, "disk:BAD")])
+
+
 @spares(ReasonCode.SMART_HEALTH_FAILED, "nine recordings of healthy SATA, SAS and NVMe drives")
 @spares(ReasonCode.SMART_PREFAIL, "nine recordings of healthy SATA, SAS and NVMe drives")
 @spares(ReasonCode.SMART_UNREADABLE, "nine recordings of healthy drives, one of which ends smartctl with exit status 4")
