@@ -165,7 +165,7 @@ def _disk() -> Disk:
     return Disk(**(fields | {"name": "sda", "serial": "S1", "transport": "sata", "partitions": 0, "removable": False}))
 
 
-SUBJECT = Subject(_disk(), "disk:S1", None)
+SUBJECT = Subject(_disk(), "disk:S1")
 EDGES = (Segment("first", 0, MIB, MIB, 1), Segment("last", 31 * MIB, MIB, MIB, 1))
 ZONES = tuple(Segment(f"zone0{at}", at * 8 * MIB, 8 * MIB, MIB, 8) for at in range(4))
 READ_PLAN = ReadPlan(32 * MIB, MIB, EDGES, ZONES, whole=True)

@@ -508,6 +508,7 @@ open(value("--yaml"), "w").write(yaml + "  bogo-ops-per-second-usr-sys-time: 50.
 )
 
 
+@detects(ReasonCode.CPU_MISCOMPUTE, "whole stage with a worker on CPU 1 that lies; judged again from its evidence")
 @pytest.mark.slow
 @pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
 async def test_a_cpu_that_agrees_with_itself_is_found_and_judged_again_from_the_evidence(
@@ -666,7 +667,6 @@ long lrand48(void) { long right = ((long (*)(void))dlsym(RTLD_NEXT, "lrand48"))(
 """
 
 
-@detects(ReasonCode.CPU_MISCOMPUTE, "real stress-ng over a library that gives wrong numbers on CPU 1")
 @pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler to build the fault")

@@ -53,7 +53,7 @@ def gained(*texts: str) -> list[Finding]:
     ],
 )
 def test_a_quoted_entry_is_understood(line: str, code: ReasonCode, severity: Severity, component: str) -> None:
-    (entry,) = sel_entries(f"{line}\n")
+    (entry,) = sel_entries(line + "\n")
     (finding,) = gained(entry.text)
     assert (finding.reason_code, finding.severity, finding.component) == (code, severity, component)
     assert finding.evidence == entry.text
