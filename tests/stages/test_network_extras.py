@@ -295,7 +295,6 @@ async def test_a_peer_that_talks_rubbish_is_unknown(wire: Wire, tmp_path: Path, 
     assert set(outcome.coverage.values()) == {0.0}
 
 
-@spares(ReasonCode.IPERF_UNREACHABLE, "two real hosts that want one real iperf3 server at once")
 @pytest.mark.slow
 @pytest.mark.root
 async def test_two_hosts_queue_for_the_server_and_none_fails(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:

@@ -68,8 +68,8 @@ def codes(run: WriteRun) -> set[ReasonCode]:
     return {finding.reason_code for finding in findings(run)}
 
 
-@spares(ReasonCode.DISK_CAPACITY_FRAUD, "the same loop device when nothing lies")
-@spares(ReasonCode.DISK_VERIFY_MISMATCH, "the same loop device when nothing lies")
+@spares(ReasonCode.DISK_CAPACITY_FRAUD, "real loop device over that library while it does not lie")
+@spares(ReasonCode.DISK_VERIFY_MISMATCH, "real loop device over that library while it does not lie")
 async def test_without_a_lie_the_disk_passes(machine: LoopMachine) -> None:
     """The library is there and does nothing: what the other tests find is the lie."""
     run = await write(machine, "none", 0)
@@ -81,7 +81,7 @@ async def test_without_a_lie_the_disk_passes(machine: LoopMachine) -> None:
 
 @detects(
     ReasonCode.DISK_CAPACITY_FRAUD,
-    "real loop device that wraps round at a third of its size, by a library under real fio",
+    "real loop device that wraps round at a third of its size or near its end, by a library",
 )
 @pytest.mark.parametrize("real", [32 * MIB, 96 * MIB - 4096])
 async def test_a_disk_that_wraps_round_is_a_fraud(machine: LoopMachine, real: int) -> None:

@@ -54,7 +54,7 @@ def finding_of(outcome: Outcome, code: ReasonCode) -> Finding:
 @spares(ReasonCode.DISK_IO_ERROR, "two sound real loop devices, read by the real fio")
 @spares(ReasonCode.DISK_LOST, "two sound real loop devices")
 @spares(ReasonCode.DISK_NOT_TESTED, "two sound real loop devices")
-@spares(ReasonCode.COVERAGE_LOW, "two real loop devices, read from end to end")
+@spares(ReasonCode.COVERAGE_LOW, "two real loop devices, read as far as the profile asks")
 @spares(ReasonCode.OUTPUT_UNREADABLE, "real fio on two loop devices")
 @spares(ReasonCode.TOOL_FAILED, "real fio on two loop devices")
 async def test_sound_disks_are_read_at_once_and_pass(machine: LoopMachine) -> None:

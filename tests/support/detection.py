@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "detection.md"
 
 NOT_YET: Mapping[ReasonCode, str] = {
-    ReasonCode.GPU_MISCOMPUTE: "no stage computes on a GPU yet; a GPU without a load is unknown (`gpu_not_loaded`)",
-    ReasonCode.GPU_MEMORY_ERROR: "no stage writes patterns into GPU memory yet; ECC counters and row remaps are read",
-    ReasonCode.GPU_SLOW: "no stage measures the speed of a GPU yet",
+    ReasonCode.GPU_MISCOMPUTE: "no stage computes on a GPU; a GPU without a load is unknown (`gpu_not_loaded`)",
+    ReasonCode.GPU_MEMORY_ERROR: "no stage writes patterns into GPU memory; ECC counters and row remaps are read",
+    ReasonCode.GPU_SLOW: "no stage measures the speed of a GPU",
 }
 """Codes that nothing raises yet, and why. `tests/test_detection.py` holds this against the product's sources."""
 
