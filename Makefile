@@ -9,7 +9,7 @@ BOOT_ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-image vet test check fuzz bench image boot image-test clean
+.PHONY: help setup setup-test setup-image vet test check fuzz detection bench image boot image-test clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -42,6 +42,9 @@ check: setup-test ## Lint, formatting and types.
 fuzz: setup-test ## Put 100,000 broken answers to the parsers, and 20,000 machines to the guard of the disks.
 	@$(VENV_PYTHON) -W ignore -m tests.fuzz.drive $(FUZZ_ARGS)
 	@test -n '$(FUZZ_ARGS)' || VETTING_FUZZ_CASES=20000 $(VENV_PYTHON) -m pytest -q tests/stages/test_wipe_guard.py
+
+detection: setup-test ## Run the tests that show what is found and what is left alone; write docs/detection.md.
+	@exec $(VENV_PYTHON) -m pytest -q --write-detection
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import psutil
 import pytest
 
 from probes.host import REAL_ROOT, Host
+from tests.support.detection import PAGE, Claim, all_written, claims_of, page
 from tests.support.stand_ins import StandIns
 
 CHILD_WAIT_S = 2.0
+CLAIMED: pytest.StashKey[list[Claim]] = pytest.StashKey()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,6 +53,38 @@ def _assert_no_new_children(before: set[int]) -> None:
             names = [" ".join(psutil.Process(pid).cmdline()) for pid in new if psutil.pid_exists(pid)]
             pytest.fail(f"the test left processes running: {names}")
         time.sleep(0.02)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-detection", action="store_true", help="run what is marked so, and write docs/detection.md"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--write-detection"):
+        config.stash[CLAIMED] = []
+        items[:] = [item for item in items if next(claims_of(item), None) is not None]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.passed and CLAIMED in item.config.stash:
+        item.config.stash[CLAIMED] += claims_of(item)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """The page is written only when every mark of the suite was shown: a test left out or skipped has shown nothing."""
+    if CLAIMED not in session.config.stash or exitstatus != 0:
+        return
+    shown = session.config.stash[CLAIMED]
+    if lacking := sorted({claim.test for claim in set(all_written()) - set(shown)}):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\n{PAGE.name} is not written: these tests did not run to their end: {', '.join(lacking)}")
+        return
+    PAGE.write_text(page(shown))
 
 
 @pytest.fixture(autouse=True, scope="module")

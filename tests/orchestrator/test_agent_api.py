@@ -11,8 +11,10 @@ import uuid
 import msgspec
 import pytest
 
+from stages.outcome import ReasonCode
 from tests.orchestrator.making import MAC, result
 from tests.orchestrator.served import FAST, Agent, Served
+from tests.support.detection import detects
 
 TWO = ["Inventory", "SMART"]
 
@@ -337,6 +339,10 @@ def test_iperf_slots_go_round(served: Served) -> None:
     ask(agents[2], "release")
 
 
+@detects(
+    ReasonCode.STALLED,
+    "real orchestrator whose agent falls silent: told as the run's state and history, not as a finding",
+)
 def test_a_silent_host_stalls_and_is_heard_again(served: Served) -> None:
     agent = served.create(intervals=FAST)
     agent.claim()

@@ -7,7 +7,9 @@ import pytest
 from orchestrator.run_record import Run
 from orchestrator.spec import CpuSpec, Spec
 from orchestrator.steps import HoldAsked, Refusal, Released, WentSilent
+from stages.outcome import ReasonCode
 from tests.orchestrator.making import PARTS, Walk, found
+from tests.support.detection import detects, spares
 
 TWO = ["Inventory", "SMART"]
 
@@ -24,6 +26,11 @@ def refused(walk: Walk, event: object) -> tuple[int, str]:
         walk.take(event)  # type: ignore[arg-type]
     assert walk.run is before
     return caught.value.status, caught.value.code
+
+
+def told(walk: Walk) -> list[tuple[str, str, str]]:
+    """What the orchestrator itself found."""
+    return [(one.reason_code, one.severity, one.component) for one in walk.run.findings]
 
 
 def test_a_run_that_passes_everything_walks_all_states_in_order() -> None:
@@ -172,12 +179,16 @@ def test_an_acknowledgement_after_the_result_changes_nothing() -> None:
     assert (walk.run.state, walk.run.in_flight) == ("CPUStress", "CPUStress")
 
 
+@detects(
+    ReasonCode.COMPONENTS_CHANGED,
+    "events at the orchestrator: a disk more than at the inventory: a warning, and all begins anew",
+)
 def test_other_components_void_all_passes_and_lead_back_to_the_inventory() -> None:
     walk = held("Storage")
     retry(walk)
     assert walk.post("Storage", components=[*PARTS, "disk:NEW"]) == "InventoryCheck"
     assert not any(walk.run.has_valid_pass(stage) for stage in walk.run.stages)
-    assert [one.reason_code for one in walk.run.findings] == ["components_changed"]
+    assert told(walk) == [("components_changed", "warning", "host")]
     assert walk.post("Inventory", components=[*PARTS, "disk:NEW"]) == "SMART"
     assert walk.post("SMART", components=[*PARTS, "disk:NEW"]) == "CPUStress"
 
@@ -219,11 +230,13 @@ def test_a_part_that_comes_and_goes_does_not_lead_round_for_ever() -> None:
 SPEC = Spec(cpu=CpuSpec(model="Xeon"))
 
 
+@detects(ReasonCode.SPEC_MISMATCH, "events at the orchestrator: an inventory with another CPU than the specification")
+@spares(ReasonCode.SPEC_MISMATCH, "events at the orchestrator: an inventory with the CPU of the specification")
 def test_a_spec_that_does_not_match_holds_until_an_inventory_does() -> None:
     walk = claimed(spec=SPEC)
     assert walk.post("Inventory") == "FailedHolding"
     assert walk.run.spec_diff == ["cpu model: expected Xeon, found X"]
-    assert [one.reason_code for one in walk.run.findings] == ["spec_mismatch"]
+    assert told(walk) == [("spec_mismatch", "error", "host")]
     assert "InventoryCheck -> SpecValidate" in walk.history
     retry(walk)
     assert walk.post("Inventory", inventory={"cpu": {"model": "Intel XEON 6"}}) == "SMART"
@@ -278,6 +291,9 @@ def test_a_claim_repeated_by_the_same_instance_changes_nothing() -> None:
     assert walk.run == before
 
 
+@detects(
+    ReasonCode.HOST_REBOOTED, "events at the orchestrator: the host claims again with another boot ID in mid-stage"
+)
 def test_a_host_that_reboots_in_a_stage_fails_it_and_holds() -> None:
     walk = claimed(on_failure="continue")
     walk.pass_all(until="CPUStress")
@@ -286,7 +302,7 @@ def test_a_host_that_reboots_in_a_stage_fails_it_and_holds() -> None:
     assert step.own_results[0].summary.verdict == "fail"
     record = walk.run.record_of("CPUStress")
     assert (record.passed, record.result_id) == (False, step.own_results[0].result_id)
-    assert [one.reason_code for one in walk.run.findings] == ["host_rebooted"]
+    assert told(walk) == [("host_rebooted", "error", "CPUStress")]
     retry(walk)
     assert walk.post("CPUStress") == "Storage"
     assert walk.run.findings == []
@@ -313,6 +329,7 @@ def test_a_result_starts_the_count_of_resumes_anew() -> None:
         assert walk.post(walk.run.stage) != "FailedHolding"
 
 
+@spares(ReasonCode.HOST_REBOOTED, "events at the orchestrator: a held host is booted again")
 def test_a_reboot_in_a_hold_holds_again_without_blame() -> None:
     walk = held()
     walk.claim("two", boot="boot-2")

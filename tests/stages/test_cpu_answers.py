@@ -14,6 +14,7 @@ from stages import cpu_answers
 from stages.cpu_answers import RIGHT, AnswersReading, CpuAnswers, cpus_tested, findings, measure, wrong_answers
 from stages.outcome import Finding, Outcome, ReasonCode, Verdict
 from tests.support import lying_cpu
+from tests.support.detection import detects
 from tests.support.lying_cpu import LyingTools
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -50,6 +51,9 @@ async def test_the_cpus_of_this_machine_are_right(tmp_path: Path, stand_ins: Sta
     assert {"functions", "packed", *RIGHT} == set(reading.alone[0].answers)
 
 
+@detects(
+    ReasonCode.CPU_MISCOMPUTE, "real workers of which the one on CPU 1 lies in integer, hash or compression answers"
+)
 @needs_two
 @pytest.mark.parametrize("task", ["integer", "hashes", "compression"])
 async def test_a_cpu_that_is_always_wrong_is_named(task: str, tmp_path: Path, stand_ins: StandIns) -> None:

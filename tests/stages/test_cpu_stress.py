@@ -40,6 +40,7 @@ from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict, canc
 from stages.runner import StageRun
 from stages.stage import RunFacts
 from tests.support import lying_cpu
+from tests.support.detection import detects, spares
 from tests.support.lying_cpu import LyingTools
 from tests.support.recordings import result, text
 from tests.support.stage_context import stage_context
@@ -260,6 +261,7 @@ def test_a_sound_machine_passes_and_says_what_was_tested() -> None:
     assert outcome.coverage == {"cpu": 1.0, "cpu_alone": 1.0, "memory": 0.9375}
 
 
+@detects(ReasonCode.COVERAGE_LOW, "readings of a CPU that was idle for 90 % of the load")
 def test_a_cpu_that_the_load_did_not_reach_is_not_tested() -> None:
     outcome = judged(replace(GOOD, busy={0: 1.0, 1: 0.1}))
     assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
@@ -305,6 +307,8 @@ def test_opendcdiag_gets_its_part_of_the_time() -> None:
     assert sum(phase.seconds for phase in plan.phases) + plan.dcdiag_s + plan.alone_s + plan.together_s <= 61
 
 
+@detects(ReasonCode.CPU_SLOW, "readings of a machine whose CPUs stay at their lowest clock under load: a warning")
+@spares(ReasonCode.CPU_SLOW, "readings of a machine at 2.4 GHz under load")
 def test_a_whole_machine_held_at_its_lowest_clock_is_told() -> None:
     clocks = {0: ClockRange(800_000, 3_500_000, "powersave"), 1: ClockRange(800_000, 3_500_000, "powersave")}
     held = replace(GOOD, machine=replace(TWO, clocks=clocks), peak_khz={0: 800_000, 1: 801_000})
@@ -328,6 +332,33 @@ def test_different_microcode_on_cpus_of_one_kind_is_told() -> None:
     places[2] = replace(places[2], signature="6/106/7")
     assert cpu_speed.microcode_findings(places) == []
     assert cpu_speed.microcode_findings({0: CpuPlace(None, None, "?/?/?", "0x1", None)} | places) == []
+
+
+@detects(ReasonCode.CPU_SLOW, "readings of a CPU at 70 % of the speed of its like: a warning")
+@spares(ReasonCode.CPU_SLOW, "readings of four CPUs of one speed")
+def test_a_slow_cpu_shows_in_the_outcome() -> None:
+    even = replace(GOOD, speeds={0: 100.0, 1: 101.0, 2: 99.0, 3: 100.0})
+    outcome = judged(replace(even, speeds={**even.speeds, 2: 70.0}, slow={2: 0.7}))
+    assert told(outcome) == [(ReasonCode.CPU_SLOW, Severity.WARNING, "cpu:2")]
+    assert told(judged(even)) == []
+
+
+@detects(ReasonCode.MICROCODE_MISMATCH, "readings of three CPUs of one kind, one with another microcode: a warning")
+@spares(ReasonCode.MICROCODE_MISMATCH, "readings of CPUs with one microcode, and of one of another kind beside them")
+def test_different_microcode_shows_in_the_outcome() -> None:
+    places = {number: CpuPlace(0, number, "6/106/6", "0xd000390", None) for number in range(3)}
+    alike = replace(GOOD, machine=replace(TWO, places=places))
+    other = replace(places[2], microcode="0xd0003a5")
+    mixed = replace(alike, machine=replace(TWO, places={**places, 2: other}))
+    assert told(judged(mixed)) == [(ReasonCode.MICROCODE_MISMATCH, Severity.WARNING, "cpu:2")]
+    assert told(judged(alike)) == []
+    assert told(judged(replace(mixed, machine=replace(TWO, places={**places, 2: replace(other, signature="x")})))) == []
+
+
+def told(outcome: Outcome) -> list[tuple[ReasonCode, Severity, str]]:
+    """Warnings and errors."""
+    found = [one for one in outcome.findings if one.severity is not Severity.INFO]
+    return [(one.reason_code, one.severity, one.component) for one in found]
 
 
 def test_one_thread_of_each_core_goes_first() -> None:
@@ -358,6 +389,8 @@ def test_half_the_memory_by_permission_is_told_and_does_not_fail() -> None:
     assert any("50%" in finding.message for finding in outcome.findings)
 
 
+@detects(ReasonCode.THERMAL_THROTTLED, "readings of an EPYC that is held back by heat for 20 % of the load")
+@spares(ReasonCode.THERMAL_THROTTLED, "readings of a Xeon that is held back for 4 %")
 @pytest.mark.parametrize(
     ("model", "time_ms", "severity"),
     [
@@ -433,6 +466,7 @@ async def outcome_of(
     return judged(await cpu_stress.run(context, Options(duration_s=duration_s)), Options(duration_s=duration_s))
 
 
+@detects(ReasonCode.OUTPUT_UNREADABLE, "stand-in stress-ng and stressapptest that only claim success")
 async def test_a_tool_that_only_says_it_was_successful(tmp_path: Path, only_stand_ins: StandIns) -> None:
     only_stand_ins.says("stress-ng", "stress-ng: info:  [1] successful run completed in 2.00s\n")
     only_stand_ins.says("stressapptest", "Status: PASS - please verify no corrected errors\n")
@@ -442,6 +476,7 @@ async def test_a_tool_that_only_says_it_was_successful(tmp_path: Path, only_stan
     assert (ReasonCode.OUTPUT_UNREADABLE, "memory") in codes(outcome.errors)
 
 
+@detects(ReasonCode.CPU_MISCOMPUTE, "stand-in stress-ng that miscomputes on CPU 1")
 @pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
 async def test_the_cpu_that_miscomputes_is_named(tmp_path: Path, only_stand_ins: StandIns) -> None:
     only_stand_ins.python("stress-ng", ONLY_CPU_1)
@@ -473,6 +508,7 @@ open(value("--yaml"), "w").write(yaml + "  bogo-ops-per-second-usr-sys-time: 50.
 )
 
 
+@detects(ReasonCode.CPU_MISCOMPUTE, "whole stage with a worker on CPU 1 that lies; judged again from its evidence")
 @pytest.mark.slow
 @pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
 async def test_a_cpu_that_agrees_with_itself_is_found_and_judged_again_from_the_evidence(
@@ -502,6 +538,10 @@ async def test_a_memory_miscompare_fails(tmp_path: Path, only_stand_ins: StandIn
     assert (ReasonCode.MEMORY_MISCOMPUTE, "memory") in codes(outcome.errors)
 
 
+@detects(
+    ReasonCode.MEMORY_MISCOMPUTE,
+    "stand-in stressapptest that plays miscompares, over recorded SMBIOS tables: the DIMM is named",
+)
 async def test_a_memory_miscompare_names_the_module(tmp_path: Path, only_stand_ins: StandIns) -> None:
     root = tmp_path / "root"
     (root / "sys/firmware/dmi").mkdir(parents=True)
@@ -524,12 +564,14 @@ async def test_a_crash_is_unknown(tmp_path: Path, only_stand_ins: StandIns) -> N
     assert {(ReasonCode.TOOL_FAILED, "cpu"), (ReasonCode.TOOL_FAILED, "memory")} <= set(codes(outcome.errors))
 
 
+@detects(ReasonCode.TOOL_MISSING, "machine without stress-ng and stressapptest")
 async def test_without_tools_nothing_passes(tmp_path: Path, only_stand_ins: StandIns) -> None:
     outcome = await outcome_of(tmp_path, only_stand_ins)
     assert outcome.verdict is Verdict.UNKNOWN
     assert {(ReasonCode.TOOL_MISSING, "cpu"), (ReasonCode.TOOL_MISSING, "memory")} <= set(codes(outcome.errors))
 
 
+@detects(ReasonCode.CANCELLED, "real processes of a load that is cancelled")
 async def test_a_cancel_reaches_every_grandchild(tmp_path: Path, only_stand_ins: StandIns) -> None:
     pids = tmp_path / "pids"
     only_stand_ins.python(
@@ -587,6 +629,11 @@ async def test_the_supplies_are_sampled_during_the_load(tmp_path: Path, only_sta
 # --- the real tools --------------------------------------------------------------------------------------------------
 
 
+@spares(ReasonCode.CPU_MISCOMPUTE, "real stress-ng and known answers on the CPUs of this machine")
+@spares(ReasonCode.MEMORY_MISCOMPUTE, "real stressapptest on the memory of this machine")
+@spares(ReasonCode.TOOL_MISSING, "real stress-ng and stressapptest, installed")
+@spares(ReasonCode.TOOL_FAILED, "real stress-ng and stressapptest")
+@spares(ReasonCode.COVERAGE_LOW, "real load on every CPU of this machine and the memory that was allowed")
 @pytest.mark.slow
 @pytest.mark.root
 async def test_the_real_tools_pass_this_machine(tmp_path: Path, stand_ins: StandIns) -> None:

@@ -11,6 +11,7 @@ from probes.host import Host
 from stages.gpu import STAGE, Options
 from stages.outcome import Outcome, ReasonCode, Verdict
 from tests.support import nvml
+from tests.support.detection import detects, spares
 from tests.support.judging import outcome_of
 from tests.support.stage_context import Remembering, stage_context
 from tests.support.stand_ins import StandIns
@@ -43,6 +44,10 @@ def errors(outcome: Outcome) -> set[tuple[ReasonCode, str]]:
     return {(finding.reason_code, finding.component) for finding in outcome.errors}
 
 
+@detects(ReasonCode.GPU_NOT_LOADED, "stand-in NVML of a healthy H100 on which no load is run")
+@spares(ReasonCode.GPU_MISSING, "stand-in NVML that shows the H100 which PCI shows")
+@spares(ReasonCode.GPU_DRIVER_MISSING, "stand-in NVML that starts and answers")
+@spares(ReasonCode.GPU_HUNG, "stand-in NVML that starts and answers")
 async def test_a_healthy_gpu_does_not_pass_without_a_load(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {})
     outcome, listener = await run(machine, tmp_path)
@@ -90,6 +95,15 @@ def many(host: Host, library: Path, gpus: Sequence[Mapping[str, str]]) -> None:
     nvml.script(library, *({**place, **facts} for place, facts in zip(places, gpus, strict=True)))
 
 
+@detects(ReasonCode.GPU_REMAP_FAILED, "stand-in NVML of an H100 whose row remap failed")
+@detects(ReasonCode.GPU_REMAP_PENDING, "stand-in NVML of an H100 with a remap, or retired pages, pending")
+@detects(ReasonCode.GPU_ECC_UNCORRECTED, "stand-in NVML of an H100 with two uncorrected ECC errors")
+@detects(ReasonCode.GPU_PAGES_RETIRED, "stand-in NVML of an H100 with 63 retired pages")
+@detects(ReasonCode.GPU_OVERHEATED, "stand-in NVML of an H100 that gets to 93 °C")
+@detects(ReasonCode.GPU_THROTTLED, "stand-in NVML of an H100 slowed down by heat or by its hardware")
+@detects(ReasonCode.GPU_PCIE_DEGRADED, "stand-in NVML of an H100 on 8 of 16 lanes")
+@detects(ReasonCode.GPU_NVLINK, "stand-in NVML of an H100 with an inactive NVLink, or new CRC errors on one")
+@detects(ReasonCode.PROBE_ERROR, "stand-in NVML that cannot tell temperature, ECC, remaps or PCIe width")
 async def test_each_fault_is_found_and_named(machine: Host, library: Path, tmp_path: Path) -> None:
     many(machine, library, [facts for facts, _ in FAULTS])
     outcome, _ = await run(machine, tmp_path)
@@ -97,6 +111,14 @@ async def test_each_fault_is_found_and_named(machine: Host, library: Path, tmp_p
     assert outcome.verdict is Verdict.FAIL
 
 
+@spares(ReasonCode.GPU_REMAP_FAILED, "stand-in NVML of an H100 with three remaps that succeeded")
+@spares(ReasonCode.GPU_REMAP_PENDING, "stand-in NVML of an H100 with three remaps that succeeded")
+@spares(ReasonCode.GPU_ECC_UNCORRECTED, "stand-in NVML of an H100 with 400 corrected ECC errors")
+@spares(ReasonCode.GPU_PAGES_RETIRED, "stand-in NVML of an H100 with 62 retired pages")
+@spares(ReasonCode.GPU_OVERHEATED, "stand-in NVML of an H100 at 91 °C, under its limit")
+@spares(ReasonCode.GPU_THROTTLED, "stand-in NVML of an H100 that idles or is capped by its power limit")
+@spares(ReasonCode.GPU_PCIE_DEGRADED, "stand-in NVML of an idle H100 at PCIe generation 1")
+@spares(ReasonCode.GPU_NVLINK, "stand-in NVML of an H100 with old CRC errors, and of one without a bridge")
 async def test_what_is_no_fault(machine: Host, library: Path, tmp_path: Path) -> None:
     many(machine, library, NO_FAULTS)
     outcome, _ = await run(machine, tmp_path)
@@ -126,6 +148,8 @@ async def test_inactive_nvlinks_fail_where_they_are_expected(machine: Host, libr
     assert errors(outcome) == {(ReasonCode.GPU_NVLINK, f"gpu:{UUID}")}
 
 
+@detects(ReasonCode.GPU_HUNG, "stand-in NVML that freezes at its start")
+@detects(ReasonCode.GPU_DRIVER_MISSING, "stand-in NVML that says its driver is not loaded")
 @pytest.mark.parametrize(
     ("top", "code", "verdict"),
     [
@@ -145,6 +169,7 @@ async def test_a_driver_that_does_not_work(
     assert outcome.verdict is verdict
 
 
+@detects(ReasonCode.GPU_DRIVER_MISSING, "made PCI tree with an H100, and no NVIDIA library on this machine")
 async def test_no_driver_at_all(machine: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "nowhere"))
     outcome, _ = await run(machine, tmp_path)
@@ -152,6 +177,7 @@ async def test_no_driver_at_all(machine: Host, tmp_path: Path, monkeypatch: pyte
     assert outcome.verdict is Verdict.UNKNOWN
 
 
+@detects(ReasonCode.GPU_MISSING, "stand-in NVML that shows one of the two GPUs which PCI shows")
 async def test_a_gpu_that_the_driver_does_not_show(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.pci_device(machine.root, "0000:5e:00.0", "30200", "10DE:2330", "nvidia")
     nvml.script(library, {})
@@ -160,6 +186,7 @@ async def test_a_gpu_that_the_driver_does_not_show(machine: Host, library: Path,
     assert outcome.verdict is Verdict.FAIL
 
 
+@detects(ReasonCode.GPU_MISSING, "stand-in NVML of a GPU that is lost between two samples")
 async def test_a_gpu_that_is_lost_during_the_stage(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {"handle": "ok|lost"})
     outcome, _ = await run(machine, tmp_path)
@@ -173,6 +200,10 @@ async def test_fewer_gpus_than_expected(machine: Host, library: Path, tmp_path: 
     assert (ReasonCode.GPU_MISSING, "gpu") in errors(outcome)
 
 
+@spares(
+    ReasonCode.GPU_NOT_LOADED,
+    "made PCI tree with a BMC's graphics only (any compute GPU has this code: no load exists yet)",
+)
 async def test_none_here_and_none_expected(tmp_path: Path, stand_ins: StandIns) -> None:
     nvml.pci_device(tmp_path, "0000:03:00.0", "30000", "1A03:2000", "ast")
     host = Host(root=tmp_path, tools=stand_ins.tools())

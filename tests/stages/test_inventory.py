@@ -16,6 +16,7 @@ from stages.options import BadParameter, parse_options
 from stages.outcome import Finding, Outcome, ReasonCode, Severity, Verdict
 from stages.runner import StageRun
 from stages.stage import ExpectedDisk, RunFacts
+from tests.support.detection import detects, spares
 from tests.support.judging import outcome_of
 from tests.support.replay import host_in, recorded_host
 from tests.support.stage_context import stage_context
@@ -44,6 +45,11 @@ def only(outcome: Outcome, code: ReasonCode) -> Finding:
     return finding
 
 
+@spares(ReasonCode.PROBE_ERROR, "recorded Dell server, all of which can be read")
+@spares(ReasonCode.DISK_MISSING, "recorded Dell server with the disk that is expected")
+@spares(ReasonCode.DISK_SIZE_MISMATCH, "recorded Dell server with a disk of the expected size")
+@spares(ReasonCode.CPU_OFFLINE, "recorded Dell server with 16 CPUs online")
+@spares(ReasonCode.MEMORY_MISSING, "recorded Dell server: 31.3 GiB usable of eight 4 GiB modules")
 async def test_a_sound_server_passes_and_leaves_its_inventory(tmp_path: Path) -> None:
     outcome = await run(recorded_host("dell-xeon"), tmp_path, ExpectedDisk(SERIAL, 250))
     assert (outcome.verdict, found_codes(outcome)) == (Verdict.PASS, [])
@@ -62,6 +68,13 @@ async def test_a_sound_server_passes_and_leaves_its_inventory(tmp_path: Path) ->
     assert (tmp_path / "tools").is_dir()
 
 
+@spares(ReasonCode.PCIE_LINK_DEGRADED, "recorded mini PC with an x8 card in a slot of four lanes")
+@spares(ReasonCode.DISK_SERIAL_AMBIGUOUS, "recorded mini PC whose two disks have a serial of their own")
+async def test_a_sound_mini_pc_is_not_even_warned_of(tmp_path: Path) -> None:
+    outcome = await run(recorded_host("mini-pc"), tmp_path)
+    assert (outcome.verdict, found_codes(outcome), found_codes(outcome, Severity.WARNING)) == (Verdict.PASS, [], [])
+
+
 async def test_it_says_in_one_line_what_the_machine_is(tmp_path: Path) -> None:
     context, listener = stage_context(tmp_path, recorded_host("virtual-machine"))
     await inventory.run(context, Options())
@@ -71,12 +84,14 @@ async def test_it_says_in_one_line_what_the_machine_is(tmp_path: Path) -> None:
     assert listener.fractions[-1] == 1.0
 
 
+@detects(ReasonCode.DISK_SERIAL_AMBIGUOUS, "recorded virtual machine whose disk has no serial: a warning")
 async def test_a_vm_with_a_disk_without_serial_passes_with_a_warning(tmp_path: Path) -> None:
     outcome = await run(recorded_host("virtual-machine"), tmp_path)
     assert outcome.verdict is Verdict.PASS
     assert found_codes(outcome, Severity.WARNING) == [("disk_serial_ambiguous", "disk:vda")]
 
 
+@detects(ReasonCode.DISK_MISSING, "recorded Dell server of which another disk is expected")
 async def test_an_expected_disk_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
     outcome = await run(recorded_host("dell-xeon"), tmp_path, ExpectedDisk("WD-1", 4000))
     assert outcome.verdict is Verdict.FAIL
@@ -91,6 +106,10 @@ async def test_serials_are_compared_exactly(tmp_path: Path, near: str) -> None:
     assert found_codes(outcome) == [("disk_missing", f"disk:{near}")]
 
 
+@detects(
+    ReasonCode.DISK_SIZE_MISMATCH, "recorded Dell server whose 250 GB disk is expected to have 500 GB, or 1.1 % less"
+)
+@spares(ReasonCode.DISK_SIZE_MISMATCH, "recorded Dell server whose disk is 0.99 % larger or smaller than expected")
 @pytest.mark.parametrize(
     ("size_gb", "fits"),
     [(SIZE_GB, True), (SIZE_GB / 1.0099, True), (SIZE_GB / 0.9901, True), (SIZE_GB / 1.011, False), (500, False)],
@@ -109,6 +128,7 @@ async def test_a_size_that_cannot_be_read_fits_nothing(tmp_path: Path) -> None:
     assert "has an unknown size" in only(outcome, ReasonCode.DISK_SIZE_MISMATCH).message
 
 
+@detects(ReasonCode.DISK_SERIAL_AMBIGUOUS, "recorded Dell server, edited: two disks with one serial: a warning")
 async def test_two_disks_with_one_serial_are_a_warning(tmp_path: Path) -> None:
     sound = await collect(recorded_host("dell-xeon"))
     assert sound.disks is not None
@@ -118,6 +138,7 @@ async def test_two_disks_with_one_serial_are_a_warning(tmp_path: Path) -> None:
     assert "nvme0n1 and sda have the same serial number X" in judged.findings[0].message
 
 
+@detects(ReasonCode.CPU_OFFLINE, "recorded Dell server, edited: CPU 7 of 16 is offline")
 async def test_an_offline_cpu_fails_and_is_named(tmp_path: Path) -> None:
     root = plant(copy_of("dell-xeon", tmp_path), {f"{CPU}/online": "0-6,8-15"})
     outcome = await run(host_in(root), tmp_path / "evidence")
@@ -137,6 +158,8 @@ async def test_switched_off_hyperthreading_is_no_dead_cpu(
     assert only(outcome, ReasonCode.CPU_OFFLINE).severity is severity
 
 
+@detects(ReasonCode.MEMORY_MISSING, "recorded Dell server, edited: 28 GiB usable of eight 4 GiB modules")
+@spares(ReasonCode.MEMORY_MISSING, "recorded Dell server, edited: less than half a module short")
 @pytest.mark.parametrize(("total_gib", "fails"), [(31.3, False), (30.01, False), (30.0, True), (28.0, True)])
 async def test_memory_short_by_half_a_module_or_more_fails(tmp_path: Path, total_gib: float, fails: bool) -> None:
     root = plant(copy_of("dell-xeon", tmp_path), {"proc/meminfo": f"MemTotal: {round(total_gib * 2**20)} kB"})
@@ -165,6 +188,10 @@ def with_narrow_link(root: Path, width: int, speed: str = "8.0 GT/s PCIe", kind:
     return plant(root, {**bridge, **pci_function("0000:05:00.0", ROOT_PORT, uevent=event, **link(width, 4, speed))})
 
 
+@detects(
+    ReasonCode.PCIE_LINK_DEGRADED,
+    "recorded Dell server, edited: an NVMe link with 2 of 4 lanes: a warning, an error by profile",
+)
 @pytest.mark.parametrize(
     ("severity", "verdict"), [(LinkSeverity.WARNING, Verdict.PASS), (LinkSeverity.ERROR, Verdict.FAIL)]
 )
@@ -188,6 +215,7 @@ async def test_a_slow_link_at_rest_is_never_an_error(tmp_path: Path, kind: str, 
     assert "2.5 GT/s" in finding.message
 
 
+@detects(ReasonCode.PROBE_ERROR, "recorded Dell server, edited: an empty /proc/meminfo")
 async def test_an_unread_section_is_unknown_and_never_a_pass(tmp_path: Path) -> None:
     root = copy_of("dell-xeon", tmp_path)
     plant(root, {"proc/meminfo": ""})

@@ -24,6 +24,7 @@ from stages.options import parse_options
 from stages.outcome import Outcome, ReasonCode, Severity, Verdict
 from stages.stage import IperfPeer, RunFacts
 from tests.support import round_trip
+from tests.support.detection import detects, spares
 from tests.support.namespaces import HOST_ADDRESS, PORT, SERVER_ADDRESS, InNamespace, Wire, free_port, sh
 from tests.support.stage_context import Remembering, stage_context
 from tests.support.stand_ins import StandIns
@@ -76,6 +77,12 @@ def value(outcome: Outcome, name: str) -> float:
     return next(measurement.value for measurement in outcome.measurements if measurement.name == name)
 
 
+@spares(ReasonCode.NET_THROUGHPUT_LOW, "real cable between namespaces at 98 of 100 Mb/s")
+@spares(ReasonCode.NET_THROUGHPUT_NOT_TESTED, "real cable between namespaces with a real iperf3 server")
+@spares(ReasonCode.IPERF_UNREACHABLE, "real iperf3 server over a cable between namespaces")
+@spares(ReasonCode.NET_LINK_DOWN, "real cable between namespaces, both ends up")
+@spares(ReasonCode.NET_ERRORS, "real cable between namespaces that loses nothing")
+@spares(ReasonCode.NOTHING_TO_TEST, "real cable between namespaces")
 @pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.usefixtures("server")
@@ -100,6 +107,7 @@ async def test_a_sound_cable_passes(wire: Wire, tmp_path: Path, stand_ins: Stand
     assert listener.fractions[-1] == 1.0
 
 
+@detects(ReasonCode.NET_THROUGHPUT_LOW, "real cable between namespaces, held to 40 of 100 Mb/s")
 @pytest.mark.root
 @pytest.mark.usefixtures("server")
 async def test_a_slow_path_fails_and_names_the_port(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
@@ -124,6 +132,7 @@ async def test_a_virtual_port_is_measured_only(wire: Wire, tmp_path: Path, stand
     assert all(one.limit is None for one in outcome.measurements if one.name.startswith("throughput"))
 
 
+@detects(ReasonCode.NET_RETRANSMITS, "real cable between namespaces that loses 2 % of the packets: a warning")
 @pytest.mark.root
 @pytest.mark.usefixtures("server")
 async def test_lost_packets_show_as_retransmits(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
@@ -136,6 +145,7 @@ async def test_lost_packets_show_as_retransmits(wire: Wire, tmp_path: Path, stan
     assert value(outcome, "retransmits_send") > 0.1
 
 
+@detects(ReasonCode.NET_ERRORS, "real cable between namespaces whose far end goes down and up under load")
 @pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.usefixtures("server")
@@ -157,6 +167,7 @@ async def test_a_link_that_flaps_under_load_fails(wire: Wire, tmp_path: Path, st
     assert "link changes +2" in errors.message
 
 
+@detects(ReasonCode.IPERF_UNREACHABLE, "real cable between namespaces without a server at its end")
 @pytest.mark.root
 async def test_no_server_is_unknown_never_a_pass(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
     host = wire.host(tmp_path / "host", stand_ins.tools())
@@ -168,6 +179,7 @@ async def test_no_server_is_unknown_never_a_pass(wire: Wire, tmp_path: Path, sta
     assert "throughput not tested" in outcome.headline
 
 
+@detects(ReasonCode.IPERF_UNREACHABLE, "real iperf3 server that is killed in mid-test")
 @pytest.mark.root
 async def test_a_server_that_dies_in_the_test_is_unknown(
     wire: Wire, server: subprocess.Popen[bytes], tmp_path: Path, stand_ins: StandIns
@@ -196,6 +208,7 @@ async def test_a_port_without_route_is_said_and_the_other_passes(
     assert outcome.coverage == {f"nic:{wire.mac('p0')}": 1.0, f"nic:{wire.mac('p1')}": 0.0}
 
 
+@detects(ReasonCode.NET_THROUGHPUT_NOT_TESTED, "real port without a route to the server")
 @pytest.mark.root
 async def test_no_port_with_a_route_is_unknown(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
     host = wire.host(tmp_path / "host", stand_ins.tools())
@@ -306,11 +319,13 @@ async def test_without_an_orchestrator_it_is_unknown(host: Host, tmp_path: Path)
     assert outcome.verdict is Verdict.PASS
 
 
+@detects(ReasonCode.NOTHING_TO_TEST, "machine without a network port")
 async def test_no_port_at_all_is_unknown(tmp_path: Path, stand_ins: StandIns) -> None:
     outcome, _ = await vet(Host(root=tmp_path / "nothing", tools=stand_ins.tools()), tmp_path)
     assert codes(outcome) == [(ReasonCode.NOTHING_TO_TEST, Severity.ERROR)]
 
 
+@detects(ReasonCode.NET_LINK_DOWN, "this machine, of which a port is expected that it does not have")
 async def test_an_expected_port_that_is_not_there_fails(host: Host, tmp_path: Path) -> None:
     facts = RunFacts(orchestrator_host="127.0.0.1", boot_mac="02:00:5e:00:00:99")
     outcome, _ = await vet(host, tmp_path, facts=facts, peer=None, expected_nics=["02:00:5E:00:00:01"])

@@ -22,6 +22,7 @@ from stages.outcome import Outcome, ReasonCode, Severity, Verdict
 from stages.stage import IperfPeer, RunFacts
 from tests.stages.test_network_judge import FLOW, PORT, ZERO, codes, driven, moved
 from tests.support import round_trip
+from tests.support.detection import detects, spares
 from tests.support.namespaces import PORT as IPERF_PORT
 from tests.support.namespaces import SERVER_ADDRESS, Wire
 from tests.support.recordings import text
@@ -46,6 +47,7 @@ def counted(**gained: int) -> PortReading:
     )
 
 
+@spares(ReasonCode.NET_TRANSCEIVER, "recording of a sound SFP module")
 def test_a_sound_transceiver_is_measured() -> None:
     outcome = judged(driven(statistics_after=LinkStatistics(module=SOUND)))
     assert outcome.findings == ()
@@ -55,6 +57,7 @@ def test_a_sound_transceiver_is_measured() -> None:
     ]
 
 
+@detects(ReasonCode.NET_TRANSCEIVER, "recording of an SFP28 module with power alarms: a warning, an error by profile")
 def test_alarms_of_a_transceiver_with_a_link() -> None:
     sick = driven(statistics_after=LinkStatistics(module=DARK))
     assert codes(judged(sick)) == [(ReasonCode.NET_TRANSCEIVER, Severity.WARNING)]
@@ -75,6 +78,8 @@ def test_mere_warnings_are_information() -> None:
     assert codes(judged(uneasy)) == [(ReasonCode.NET_TRANSCEIVER, Severity.INFO)]
 
 
+@detects(ReasonCode.NET_PAUSE_STORM, "readings of a port with 20,001 pause frames in 20 s: a warning")
+@spares(ReasonCode.NET_PAUSE_STORM, "readings of a port with 1,000 pause frames in 20 s")
 @pytest.mark.parametrize(
     ("gained", "wanted"),
     [
@@ -117,6 +122,8 @@ def test_late_collisions_tell_of_a_duplex_mismatch() -> None:
 LEAF = Neighbor("leaf3.example.net", "Ethernet1/7", "to rack 7")
 
 
+@spares(ReasonCode.NET_NEIGHBOR, "readings of a port that hears the switch that is expected")
+@spares(ReasonCode.NET_NEIGHBOR_UNSEEN, "readings of a port that hears the switch that is expected")
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [
@@ -135,12 +142,19 @@ def test_an_expected_neighbour(wanted: str, code: ReasonCode | None) -> None:
     assert "lldp_neighbor leaf3.example.net Ethernet1/7" in {one.name for one in outcome.measurements}
 
 
+@detects(ReasonCode.NET_NEIGHBOR_UNSEEN, "readings of a port that hears no neighbour where one is expected")
 def test_an_expected_neighbour_that_is_not_heard_is_unknown() -> None:
     outcome = judged(driven(), expected_neighbors=[f"{MAC}=leaf3"])
     assert outcome.verdict is Verdict.UNKNOWN
+    assert codes(outcome) == [(ReasonCode.NET_NEIGHBOR_UNSEEN, Severity.ERROR)]
+    assert outcome.errors[0].component == f"nic:{MAC}"
     assert judged(driven()).verdict is Verdict.PASS, "none is expected"
 
 
+@detects(ReasonCode.NET_ADDRESS_DUPLICATE, "readings of a port whose address another host answers for too: a warning")
+@spares(ReasonCode.NET_ADDRESS_DUPLICATE, "readings of a port that is alone with its address")
+@detects(ReasonCode.NET_MTU_BLACK_HOLE, "readings of a path that swallows packets of 9,000 bytes: a warning")
+@spares(ReasonCode.NET_MTU_BLACK_HOLE, "readings of a path that carries packets of its MTU")
 def test_addresses_and_path() -> None:
     twice = driven(path=PathReading(True, True, 1500, ("02:00:00:00:00:09",)))
     assert codes(judged(twice)) == [(ReasonCode.NET_ADDRESS_DUPLICATE, Severity.WARNING)]
@@ -225,6 +239,9 @@ async def test_a_fast_port_is_driven_by_as_many_processes_as_there_are_servers(
         assert 40 < next(one.value for one in outcome.measurements if one.name == name) < 90
 
 
+@detects(
+    ReasonCode.NET_NEIGHBOR, "real cable between namespaces, at whose end leaf3 speaks LLDP where leaf4 is expected"
+)
 @pytest.mark.root
 async def test_the_neighbour_is_heard_while_the_port_is_driven(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
     def tlv(kind: int, value: bytes) -> bytes:

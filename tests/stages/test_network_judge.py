@@ -14,6 +14,7 @@ from stages.network import Options
 from stages.network_readings import FlowReading, NetworkReadings, PortReading
 from stages.outcome import Outcome, ReasonCode, Severity, Verdict
 from tests.support import round_trip
+from tests.support.detection import detects, spares
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures" / "tools" / "ethtool"
 GB = 10**9
@@ -58,6 +59,7 @@ def codes(outcome: Outcome) -> list[tuple[ReasonCode, Severity]]:
     return [(finding.reason_code, finding.severity) for finding in outcome.findings]
 
 
+@spares(ReasonCode.NET_RETRANSMITS, "readings of a sound gigabit port without retransmits")
 def test_a_sound_port_passes() -> None:
     outcome = judged(driven())
     assert outcome.verdict is Verdict.PASS
@@ -66,12 +68,16 @@ def test_a_sound_port_passes() -> None:
     assert outcome.headline == "1 network port, 1 with a link; eno1 941 Mb/s send and 941 Mb/s receive"
 
 
+@spares(
+    ReasonCode.NET_LINK_DEGRADED, "four recordings of sound links, one at 100 Mb/s because its partner offers no more"
+)
 @pytest.mark.parametrize("name", ["r8169-1g", "r8169-partner-100", "ice-25g", "e1000-no-partner"])
 def test_sound_recorded_links(name: str) -> None:
     found = codes(judged(offered(name)))
     assert found == []
 
 
+@detects(ReasonCode.NET_LINK_DEGRADED, "recording of a gigabit link that came back at 100 Mb/s")
 def test_slower_than_both_ends_offer() -> None:
     outcome = judged(offered("gigabit-pair-broken"))
     assert codes(outcome) == [(ReasonCode.NET_LINK_DEGRADED, Severity.ERROR)]
@@ -85,6 +91,7 @@ def test_slower_than_it_could_with_a_silent_partner_is_a_warning() -> None:
     assert codes(judged(slow)) == [(ReasonCode.NET_LINK_DEGRADED, Severity.WARNING)]
 
 
+@detects(ReasonCode.NET_LINK_DEGRADED, "recording of a port at half duplex behind a hub")
 def test_half_duplex() -> None:
     assert codes(judged(offered("half-duplex"))) == [(ReasonCode.NET_LINK_DEGRADED, Severity.ERROR)]
 
@@ -98,6 +105,8 @@ def test_links_of_virtual_ports_are_not_judged() -> None:
     assert codes(judged(replace(reading, port=replace(reading.port, virtual=True, duplex="half")))) == []
 
 
+@detects(ReasonCode.NET_LINK_DOWN, "readings of the port booted from, without carrier")
+@spares(ReasonCode.NET_LINK_DOWN, "readings of a port without carrier that nobody needs")
 @pytest.mark.parametrize(("needed", "severity"), [(True, Severity.ERROR), (False, Severity.INFO)])
 def test_a_dark_port(needed: bool, severity: Severity) -> None:
     dark = driven(port=replace(PORT, carrier=False), needed=needed, flows={})

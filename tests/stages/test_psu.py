@@ -19,6 +19,7 @@ from stages.psu_samples import PsuSamples
 from stages.runner import StageRun
 from stages.stage import RunFacts
 from tests.support import round_trip
+from tests.support.detection import detects, spares
 from tests.support.recordings import text
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -43,12 +44,22 @@ def errors(outcome: Outcome) -> list[tuple[ReasonCode, str]]:
     return [(finding.reason_code, finding.component) for finding in outcome.errors]
 
 
+@spares(ReasonCode.PSU_FAILED, "recording of a simulated BMC (ipmi_sim) with two sound supplies")
+@spares(ReasonCode.PSU_ABSENT, "recording of a simulated BMC (ipmi_sim) with two sound supplies")
+@spares(ReasonCode.PSU_INPUT_LOST, "recording of a simulated BMC (ipmi_sim) with two sound supplies")
+@spares(ReasonCode.PSU_REDUNDANCY_LOST, "recording of a simulated BMC (ipmi_sim) with two sound supplies")
 def test_two_sound_supplies_pass() -> None:
     outcome = judge(samples("sim-sound", "sim-sound"), [], Options())
     assert outcome.verdict is Verdict.PASS
     assert outcome.coverage == {"psu:PSU1": 1.0, "psu:PSU2": 1.0}
 
 
+@detects(
+    ReasonCode.PSU_FAILED, "recording of a simulated BMC: supply 2 reports a failure, or predicts one, in one sample"
+)
+@detects(ReasonCode.PSU_ABSENT, "recording of a simulated BMC: supply 2 is gone in one sample")
+@detects(ReasonCode.PSU_INPUT_LOST, "recording of a simulated BMC: supply 2 without input in one sample")
+@detects(ReasonCode.PSU_REDUNDANCY_LOST, "recording of a simulated BMC: redundancy lost in one sample")
 @pytest.mark.parametrize(
     ("case", "wanted"),
     [
@@ -91,6 +102,11 @@ def test_redundancy_may_be_switched_off_and_may_be_demanded() -> None:
     assert judge(silent, [], Options(redundancy=True)).verdict is Verdict.UNKNOWN
 
 
+@detects(
+    ReasonCode.PSU_EVENT,
+    "readings with new entries of the event log: failure, input lost, redundancy lost, supply gone",
+)
+@spares(ReasonCode.PSU_EVENT, "readings with new entries of the event log that tell of a repair or of temperature")
 @pytest.mark.parametrize(
     ("entry", "bad"),
     [
@@ -118,6 +134,8 @@ def shares(first: float, second: float) -> PsuSamples:
     return PsuSamples([PsuReading((Psu("PSU1", True, watts=first), Psu("PSU2", True, watts=second)))])
 
 
+@detects(ReasonCode.PSU_IMBALANCE, "readings of two supplies with 400 and 200 W: a warning")
+@spares(ReasonCode.PSU_IMBALANCE, "readings of two supplies with 330 and 270 W, and with 30 and 5 W")
 @pytest.mark.parametrize(
     ("first", "second", "warned"), [(300, 300, False), (330, 270, False), (400, 200, True), (30, 5, False)]
 )
@@ -203,6 +221,7 @@ async def outcome_of(tmp_path: Path, machine: Host, facts: RunFacts | None = Non
     return round_trip.judged(psu.STAGE, await psu.STAGE.run(context, asked), asked)
 
 
+@spares(ReasonCode.BMC_UNREADABLE, "stand-in ipmitool that plays a sound BMC")
 async def test_a_sound_machine_under_its_own_load(tmp_path: Path, machine: Host, only_stand_ins: StandIns) -> None:
     bmc(only_stand_ins, SOUND)
     outcome = await outcome_of(tmp_path, machine, duration_s=1.0)
@@ -211,6 +230,8 @@ async def test_a_sound_machine_under_its_own_load(tmp_path: Path, machine: Host,
     assert psu_samples.earlier(tmp_path / "evidence") is not None
 
 
+@detects(ReasonCode.PSU_FAILED, "stand-in ipmitool: a supply that fails under load, with its event")
+@detects(ReasonCode.PSU_EVENT, "stand-in ipmitool: a supply that fails under load, with its event")
 async def test_a_failed_supply_and_its_event(tmp_path: Path, machine: Host, only_stand_ins: StandIns) -> None:
     bmc(only_stand_ins, FAILED, "", EVENTS)
     outcome = await outcome_of(tmp_path, machine, duration_s=1.0)
@@ -219,11 +240,13 @@ async def test_a_failed_supply_and_its_event(tmp_path: Path, machine: Host, only
     assert {ReasonCode.PSU_FAILED, ReasonCode.PSU_REDUNDANCY_LOST, ReasonCode.PSU_EVENT} <= set(codes)
 
 
+@spares(ReasonCode.PSU_EVENT, "stand-in ipmitool: events of before the stage")
 async def test_an_old_event_is_nobodys(tmp_path: Path, machine: Host, only_stand_ins: StandIns) -> None:
     bmc(only_stand_ins, SOUND, EVENTS, EVENTS)
     assert (await outcome_of(tmp_path, machine, duration_s=1.0)).verdict is Verdict.PASS
 
 
+@detects(ReasonCode.BMC_UNREADABLE, "stand-in ipmitool that fails, prints garbage or crashes")
 @pytest.mark.parametrize("body", ["sys.exit(1)\n", "print('garbage')\n", "os.kill(os.getpid(), 11)\n"])
 async def test_a_bmc_that_cannot_be_read(tmp_path: Path, machine: Host, only_stand_ins: StandIns, body: str) -> None:
     only_stand_ins.python("ipmitool", body)

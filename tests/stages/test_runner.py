@@ -15,6 +15,7 @@ from probes.host import Host
 from stages.outcome import Outcome, ReasonCode, Verdict, error
 from stages.runner import StageRun
 from stages.stage import Stage, StageContext
+from tests.support.detection import detects, spares
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
 
@@ -34,6 +35,11 @@ def codes(outcome: Outcome) -> list[ReasonCode]:
     return [finding.reason_code for finding in outcome.errors]
 
 
+@spares(ReasonCode.STAGE_TIMEOUT, "made stage that comes to its end")
+@spares(ReasonCode.STAGE_CRASHED, "made stage that comes to its end")
+@spares(ReasonCode.UNKILLABLE, "made stage that comes to its end")
+@spares(ReasonCode.CANCELLED, "made stage that nobody cancels")
+@spares(ReasonCode.BAD_PARAMETER, "made stage with a parameter that it knows")
 async def test_an_outcome_is_returned_and_left_in_the_evidence(tmp_path: Path, host: Host) -> None:
     async def run(context: StageContext, options: Options) -> Outcome:
         assert options.duration_s == 3.0
@@ -107,6 +113,7 @@ async def test_a_stage_that_rests_on_the_fault_counters_is_unknown_without_them(
         assert outcome.verdict is verdict, outcome
 
 
+@detects(ReasonCode.BAD_PARAMETER, "made stage with an unknown parameter, and one of a wrong type")
 async def test_a_bad_parameter_fails_without_running(tmp_path: Path, host: Host) -> None:
     async def run(context: StageContext, options: Options) -> Outcome:
         raise AssertionError("must not run")
@@ -118,6 +125,7 @@ async def test_a_bad_parameter_fails_without_running(tmp_path: Path, host: Host)
         assert codes(outcome) == [ReasonCode.BAD_PARAMETER]
 
 
+@detects(ReasonCode.STAGE_CRASHED, "made stage that raises")
 async def test_a_stage_that_raises_is_unknown_with_its_trace_kept(tmp_path: Path, host: Host) -> None:
     async def run(context: StageContext, options: Options) -> Outcome:
         raise KeyError("serial_number")
@@ -142,6 +150,7 @@ async def test_a_tool_error_that_a_stage_lets_through_is_unknown(tmp_path: Path,
     assert codes(await StageRun(stage(run), None, context).run()) == [ReasonCode.TOOL_FAILED]
 
 
+@detects(ReasonCode.STAGE_TIMEOUT, "made stage that waits for a real process beyond its time")
 async def test_a_stage_that_hangs_is_stopped_at_its_limit(tmp_path: Path, host: Host) -> None:
     async def run(context: StageContext, options: Options) -> Outcome:
         context.plan.set(-29.75)  # limit = 2 x -29.75 + 60 = 0.5 s
@@ -185,6 +194,8 @@ async def test_a_finding_that_comes_as_the_stage_returns_is_not_lost(tmp_path: P
     assert codes(await subject.run()) == [ReasonCode.THERMAL_CRITICAL]
 
 
+@detects(ReasonCode.UNKILLABLE, "made stage that ignores its cancel")
+@spares(ReasonCode.UNKILLABLE, "made stage that ends when it is cancelled")
 @pytest.mark.parametrize("swallows", [True, False])
 async def test_a_stage_that_will_not_end_is_reported(tmp_path: Path, host: Host, swallows: bool) -> None:
     release = asyncio.Event()

@@ -13,6 +13,7 @@ from probes.smart import WITHOUT_SMART
 from stages.outcome import ReasonCode, Severity, Verdict
 from stages.smart import Options, SelfTest
 from stages.stage import ExpectedDisk, RunFacts
+from tests.support.detection import detects
 from tests.support.smart_stage import NVME, SDA, SDB, codes, errors, one_disk, run
 from tests.support.smartctl_player import (
     CRASHES,
@@ -62,6 +63,10 @@ BROKEN = [
 ]
 
 
+@detects(
+    ReasonCode.SMART_UNREADABLE,
+    "stand-in smartctl that crashes, is cut off, exits 127, prints nothing, lacks the health",
+)
 async def test_disks_that_cannot_be_read_never_pass(machine: Host, player: Player, tmp_path: Path) -> None:
     names = [f"/dev/sd{letter}" for letter in "abcdefghi"]
     player.scanned(("/dev/nvme0", "nvme"), *((name, "sat") for name in names))
@@ -75,6 +80,7 @@ async def test_disks_that_cannot_be_read_never_pass(machine: Host, player: Playe
     assert set(outcome.coverage.values()) == {0.0}
 
 
+@detects(ReasonCode.SMART_UNREADABLE, "stand-in smartctl that freezes")
 async def test_a_smartctl_that_hangs_is_killed(machine: Host, player: Player, tmp_path: Path) -> None:
     one_disk(player, SDA, read=[HANGS])
     outcome, _ = await run(machine, tmp_path, Options(self_test=SelfTest.NONE, read_limit_s=1.0))

@@ -13,6 +13,7 @@ from probes.smart_parse import parse_report
 from probes.smart_self_test import SelfTestEnd, SelfTestResult
 from stages.outcome import ReasonCode, Severity
 from stages.smart_judge import Case, Judgement, Limits, judge_disk
+from tests.support.detection import spares
 from tests.support.smartctl_player import recording
 
 LIMITS = Limits(80, 100)
@@ -65,6 +66,7 @@ def nvme(**facts: Any) -> dict[str, Any]:
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
 
+@spares(ReasonCode.EARLIER_EVENTS, "four recordings of healthy drives without entries in their error logs")
 @pytest.mark.parametrize("case", ["ata-healthy-hdd", "ata-healthy-ssd-exit-4", "nvme-healthy", "scsi-megaraid-healthy"])
 def test_a_healthy_disk_has_no_findings(case: str) -> None:
     judgement = judged(reading(case))

@@ -12,6 +12,7 @@ import pytest
 from probes.host import Host
 from stages.outcome import ReasonCode, Severity, Verdict
 from stages.smart import Options, SelfTest
+from tests.support.detection import detects, spares
 from tests.support.smart_stage import BAD_TEST, FAST, GOOD_TEST, NVME, SDA, SDB, codes, errors, one_disk, run
 from tests.support.smartctl_player import (
     CRASHES,
@@ -53,6 +54,10 @@ async def test_a_self_test_is_started_and_watched_to_its_end(machine: Host, play
     assert listener.fractions == sorted(listener.fractions)
 
 
+@spares(ReasonCode.SMART_SELF_TEST_FAILED, "stand-in smartctl: a SATA and a SAS disk whose self-tests pass")
+@spares(ReasonCode.SMART_SELF_TEST_TIMEOUT, "stand-in smartctl: a SATA and a SAS disk whose self-tests pass")
+@spares(ReasonCode.SMART_SELF_TEST_NOT_RUN, "stand-in smartctl: a SATA and a SAS disk whose self-tests pass")
+@spares(ReasonCode.DISK_LOST, "stand-in smartctl: a SATA and a SAS disk that answer to the end")
 async def test_all_disks_are_tested_at_once(machine: Host, player: Player, tmp_path: Path) -> None:
     player.scanned(("/dev/sda", "sat"), ("/dev/sdb", "scsi"))
     player.device(SDA, read=[played("ata-healthy-hdd")], start=[STARTED], poll=GOOD_TEST)
@@ -68,6 +73,7 @@ async def test_all_disks_are_tested_at_once(machine: Host, player: Player, tmp_p
     assert len(player.calls("smartctl", "-t")) == 2
 
 
+@detects(ReasonCode.SMART_SELF_TEST_FAILED, "stand-in smartctl: a disk whose self-test ends at LBA 70012345")
 async def test_a_self_test_that_fails_names_the_lba(machine: Host, player: Player, tmp_path: Path) -> None:
     one_disk(player, SDA, read=[played("ata-healthy-hdd")], start=[STARTED], poll=BAD_TEST)
     outcome, _ = await run(machine, tmp_path, FAST)
@@ -75,6 +81,7 @@ async def test_a_self_test_that_fails_names_the_lba(machine: Host, player: Playe
     assert "70012345" in outcome.message
 
 
+@detects(ReasonCode.SMART_SELF_TEST_TIMEOUT, "stand-in smartctl: a disk whose self-test stays at 50 %")
 async def test_a_self_test_that_does_not_end(machine: Host, player: Player, tmp_path: Path) -> None:
     one_disk(player, SDA, read=[played("ata-healthy-hdd")], start=[STARTED], poll=[ata_poll(0xF5)], abort=[STARTED])
     outcome, _ = await run(machine, tmp_path, Options(poll_s=0.05, deadline_factor=0.01))
@@ -93,6 +100,10 @@ NO_RESULT: list[tuple[list[Frame], list[Frame]]] = [
 ]
 
 
+@detects(
+    ReasonCode.SMART_SELF_TEST_NOT_RUN,
+    "stand-in smartctl: self-tests refused, crashed, aborted, cut off, without an answer",
+)
 async def test_a_self_test_without_a_result_never_passes(machine: Host, player: Player, tmp_path: Path) -> None:
     player.scanned(*((f"/dev/sd{letter}", "sat") for letter in "abcdef"))
     for letter, (start, poll) in zip("abcdef", NO_RESULT, strict=True):
@@ -213,6 +224,10 @@ async def test_counters_that_rise_during_the_stage_fail(machine: Host, player: P
     assert "rose from 7 to 9" in outcome.message
 
 
+@detects(
+    ReasonCode.DISK_LOST,
+    "bad drive 7: stand-in smartctl: a WD disk that is gone when it is read again after its self-test",
+)
 async def test_a_disk_that_vanishes_in_mid_stage_fails(machine: Host, player: Player, tmp_path: Path) -> None:
     read = [played("ata-healthy-hdd"), NO_SUCH_DEVICE]
     one_disk(player, SDA, read=read, start=[STARTED], poll=GOOD_TEST)

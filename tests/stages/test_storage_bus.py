@@ -16,6 +16,7 @@ import pytest
 from stages import storage
 from stages.outcome import Outcome, ReasonCode, Severity
 from stages.runner import StageRun
+from tests.support.detection import detects, spares
 from tests.support.loop_disks import MIB, LoopMachine, loop_machine
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -104,6 +105,8 @@ async def test_eight_disks_are_read_at_once_and_no_longer_than_one(machine: Loop
     assert not beside(folder, "again")
 
 
+@detects(ReasonCode.DISK_SLOW, "stand-in fio: a disk of 30 MB/s among quick ones")
+@spares(ReasonCode.DISK_SLOW, "stand-in fio: six quick disks that share a crowded bus with a slow one")
 async def test_a_sound_disk_on_a_crowded_bus_is_not_slow_and_a_slow_one_is(
     machine: LoopMachine, stand_ins: StandIns
 ) -> None:

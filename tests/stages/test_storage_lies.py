@@ -23,6 +23,7 @@ from stages.storage_plan import Options
 from stages.storage_readings import WriteRun
 from stages.wipe_door import Writable
 from stages.wipe_guard import Allowed
+from tests.support.detection import detects, spares
 from tests.support.loop_disks import MIB, LoopMachine, loop_machine
 from tests.support.lying_disk import LyingTools
 from tests.support.stand_ins import StandIns
@@ -67,6 +68,8 @@ def codes(run: WriteRun) -> set[ReasonCode]:
     return {finding.reason_code for finding in findings(run)}
 
 
+@spares(ReasonCode.DISK_CAPACITY_FRAUD, "real loop device over that library while it does not lie")
+@spares(ReasonCode.DISK_VERIFY_MISMATCH, "real loop device over that library while it does not lie")
 async def test_without_a_lie_the_disk_passes(machine: LoopMachine) -> None:
     """The library is there and does nothing: what the other tests find is the lie."""
     run = await write(machine, "none", 0)
@@ -76,6 +79,10 @@ async def test_without_a_lie_the_disk_passes(machine: LoopMachine) -> None:
     assert run.kept_bytes == run.verified_bytes == run.planned_bytes > 0.05 * SIZE
 
 
+@detects(
+    ReasonCode.DISK_CAPACITY_FRAUD,
+    "real loop device that wraps round at a third of its size or near its end, by a library",
+)
 @pytest.mark.parametrize("real", [32 * MIB, 96 * MIB - 4096])
 async def test_a_disk_that_wraps_round_is_a_fraud(machine: LoopMachine, real: int) -> None:
     run = await write(machine, "wrap", real)
@@ -92,6 +99,10 @@ async def test_a_disk_that_loses_what_is_behind_its_end_is_a_fraud(machine: Loop
     assert f"nothing beyond byte {real}" in text
 
 
+@detects(
+    ReasonCode.DISK_VERIFY_MISMATCH,
+    "real loop device that loses, keeps or misdirects a write, by a library under real fio",
+)
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [("drop", stamps.Kind.DROPPED), ("stuck", stamps.Kind.STUCK), ("misdirect", stamps.Kind.MISDIRECTED)],

@@ -18,6 +18,7 @@ from stages.outcome import Finding, Outcome, ReasonCode, Verdict
 from stages.runner import StageRun
 from stages.stage import ExpectedDisk, RunFacts
 from stages.storage_plan import edges, spread
+from tests.support.detection import detects, spares
 from tests.support.loop_disks import MIB, LoopMachine, loop_machine
 from tests.support.stage_context import Remembering, stage_context
 from tests.support.stand_ins import StandIns
@@ -50,6 +51,12 @@ def finding_of(outcome: Outcome, code: ReasonCode) -> Finding:
     return next(finding for finding in outcome.errors if finding.reason_code is code)
 
 
+@spares(ReasonCode.DISK_IO_ERROR, "two sound real loop devices, read by the real fio")
+@spares(ReasonCode.DISK_LOST, "two sound real loop devices")
+@spares(ReasonCode.DISK_NOT_TESTED, "two sound real loop devices")
+@spares(ReasonCode.COVERAGE_LOW, "two real loop devices, read as far as the profile asks")
+@spares(ReasonCode.OUTPUT_UNREADABLE, "real fio on two loop devices")
+@spares(ReasonCode.TOOL_FAILED, "real fio on two loop devices")
 async def test_sound_disks_are_read_at_once_and_pass(machine: LoopMachine) -> None:
     machine.add("sda", "SER-A", 16 * MIB)
     machine.add("sdb", "SER-B", 16 * MIB + 512, rotational=True)
@@ -68,6 +75,7 @@ async def test_sound_disks_are_read_at_once_and_pass(machine: LoopMachine) -> No
         assert not any(disk.content())
 
 
+@detects(ReasonCode.DISK_IO_ERROR, "real loop device whose second half cannot be read, from LBA 16384")
 async def test_a_part_that_cannot_be_read_fails_with_its_lba(machine: LoopMachine) -> None:
     disk = machine.add("sda", "SER-A", 16 * MIB)
     machine.add("sdb", "SER-B", 16 * MIB)
@@ -80,6 +88,7 @@ async def test_a_part_that_cannot_be_read_fails_with_its_lba(machine: LoopMachin
     assert all(one.component == "disk:SER-A" for one in outcome.errors)
 
 
+@detects(ReasonCode.DISK_LOST, "bad drive 7: real loop device that shrinks to nothing while fio runs")
 async def test_a_disk_that_shrinks_away_during_the_test_is_lost(machine: LoopMachine, stand_ins: StandIns) -> None:
     disk = machine.add("sda", "SER-A", 16 * MIB)
     stand_ins.python(
@@ -98,6 +107,7 @@ os.execv("/usr/bin/fio", ["fio", *argv])
     assert "size 0" in finding_of(outcome, ReasonCode.DISK_LOST).message
 
 
+@detects(ReasonCode.DISK_IO_ERROR, "real loop device of which a made kernel log tells a time-out during the test")
 async def test_the_kernels_word_about_a_disk_counts(machine: LoopMachine, stand_ins: StandIns) -> None:
     machine.add("sda", "SER-A", 16 * MIB)
     log = machine.root / "dev/kmsg"
@@ -133,6 +143,11 @@ print(json.dumps(out))
 """
 
 
+@detects(
+    ReasonCode.OUTPUT_UNREADABLE,
+    "stand-in fio that prints nothing, half of it, garbage, or claims reads that never were",
+)
+@detects(ReasonCode.TOOL_FAILED, "stand-in fio that crashes")
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -154,6 +169,7 @@ async def test_a_fio_that_fails_or_lies_leaves_the_disk_unknown(
     assert code in codes(outcome)
 
 
+@detects(ReasonCode.TOOL_MISSING, "machine without fio")
 async def test_without_fio_every_disk_is_unknown(tmp_path: Path, only_stand_ins: StandIns) -> None:
     with loop_machine(tmp_path / "machine", only_stand_ins.tools()) as machine:
         machine.add("sda", "SER-A", 16 * MIB)
@@ -162,6 +178,7 @@ async def test_without_fio_every_disk_is_unknown(tmp_path: Path, only_stand_ins:
     assert finding_of(outcome, ReasonCode.TOOL_MISSING).component == "disk:SER-A"
 
 
+@detects(ReasonCode.COVERAGE_LOW, "real fio on a loop device, stopped after one block a zone")
 async def test_too_little_time_for_the_floor_is_unknown_and_says_so(machine: LoopMachine, stand_ins: StandIns) -> None:
     """A slow disk: all that fio gets done in the time is one block a zone."""
     machine.add("sda", "SER-A", 16 * MIB)
@@ -178,6 +195,7 @@ os.execv("/usr/bin/fio", ["fio", *argv])
     assert "duration_s" in finding_of(outcome, ReasonCode.COVERAGE_LOW).message
 
 
+@detects(ReasonCode.DISK_NOT_TESTED, "real loop device whose device node is gone, beside a sound one")
 async def test_a_disk_that_cannot_be_opened_is_unknown_and_the_others_are_tested(machine: LoopMachine) -> None:
     machine.add("sda", "SER-A", 16 * MIB)
     machine.add("sdb", "SER-B", 16 * MIB)

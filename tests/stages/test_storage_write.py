@@ -21,6 +21,7 @@ from stages.storage_disk import subjects_of
 from stages.storage_plan import Options
 from stages.storage_readings import WriteRun
 from stages.wipe_door import WipeRefused, host_disks, open_for_writing
+from tests.support.detection import detects, spares
 from tests.support.loop_disks import MIB, LoopDisk, LoopMachine, loop_machine
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -61,6 +62,11 @@ def codes(run: WriteRun) -> list[ReasonCode]:
     return [finding.reason_code for finding in storage_judge_write.judge(run)[0]]
 
 
+@spares(ReasonCode.DISK_VERIFY_MISMATCH, "real blank loop device, written and verified by the real fio")
+@spares(ReasonCode.DISK_CAPACITY_FRAUD, "real blank loop device, stamped from end to end")
+@spares(ReasonCode.WIPE_REFUSED_DATA_PRESENT, "real loop device that is blank and expected")
+@spares(ReasonCode.WIPE_REFUSED_NOT_EXPECTED, "real loop device that is blank and expected")
+@spares(ReasonCode.WIPE_REFUSED_IN_USE, "real loop device that is blank, expected and not in use")
 @pytest.mark.slow
 async def test_a_blank_expected_disk_is_written_verified_proven_and_left_blank(machine: LoopMachine) -> None:
     disk = machine.add("sda", "SER-A", SIZE)
@@ -84,6 +90,7 @@ async def test_a_disk_of_another_pattern_gets_its_pattern_back(machine: LoopMach
     assert disk.content() == bytes.fromhex("a55a00ffdeadbeef") * (SIZE // 8)
 
 
+@detects(ReasonCode.WIPE_REFUSED_DATA_PRESENT, "real loop device with one byte of data")
 @pytest.mark.parametrize("offset", [0, 5000, 7 * MIB, SIZE - 1])
 async def test_one_byte_of_data_anywhere_that_is_looked_at_refuses(machine: LoopMachine, offset: int) -> None:
     """On this disk every block is looked at: the edges alone reach over it."""
@@ -99,6 +106,7 @@ def make_file_system(disk: LoopDisk) -> None:
     subprocess.run(["mkfs.ext4", "-q", disk.device], check=True)
 
 
+@detects(ReasonCode.WIPE_REFUSED_DATA_PRESENT, "real loop device with an ext4 file system")
 async def test_a_file_system_refuses_by_its_name_and_an_override_frees_it(machine: LoopMachine) -> None:
     disk = machine.add("sda", "SER-A", SIZE)
     make_file_system(disk)
@@ -131,6 +139,10 @@ def unsaid(facts: RunFacts) -> RunFacts:
     return replace(facts, expected_disks=None)
 
 
+@detects(
+    ReasonCode.WIPE_REFUSED_NOT_EXPECTED,
+    "real loop device of another size than expected, or of a run that may not destroy",
+)
 @pytest.mark.parametrize("change", [no_leave, non_destructive, of_another_size, unsaid])
 async def test_a_run_that_may_not_destroy_writes_nothing(machine: LoopMachine, change: object) -> None:
     disk = machine.add("sda", "SER-A", SIZE)
@@ -176,6 +188,10 @@ def write_protected(machine: LoopMachine, disk: LoopDisk) -> None:
     (machine.folder(disk) / "ro").write_text("1\n")
 
 
+@detects(
+    ReasonCode.WIPE_REFUSED_IN_USE,
+    "real loop device that, by a made /proc and /sys, is mounted, swap, held or booted from",
+)
 @pytest.mark.parametrize(
     "use",
     [mounted, swap, swap_unknown, held, held_by_its_slave, booted, no_mounts_known, no_holders_known, write_protected],
@@ -189,6 +205,7 @@ async def test_a_disk_in_use_or_maybe_in_use_is_never_written(machine: LoopMachi
     assert disk.backing.stat().st_mtime_ns == written_at
 
 
+@detects(ReasonCode.WIPE_REFUSED_IN_USE, "real loop device that another process holds exclusively")
 async def test_a_disk_that_another_program_holds_exclusively_is_refused(machine: LoopMachine) -> None:
     """What a mount, ZFS or a RAID does inside the kernel, whatever sysfs says."""
     disk = machine.add("sda", "SER-A", SIZE)
@@ -306,6 +323,7 @@ def meddling(stand_ins: StandIns, when: str, act: str) -> None:
     stand_ins.python("fio", f"if {when!r} in sys.argv:\n    {act}\nos.execv('/usr/bin/fio', ['fio', *sys.argv[1:]])\n")
 
 
+@detects(ReasonCode.DISK_VERIFY_MISMATCH, "real loop device of which one byte changes between writing and reading back")
 async def test_data_that_changes_after_it_was_written_is_a_mismatch(machine: LoopMachine, stand_ins: StandIns) -> None:
     disk = machine.add("sda", "SER-A", SIZE)
     meddling(
@@ -356,6 +374,8 @@ async def run_stage(machine: LoopMachine, facts: RunFacts) -> Outcome:
     return await StageRun(storage.STAGE, FAST, context).run()
 
 
+@detects(ReasonCode.WIPE_REFUSED_NOT_EXPECTED, "real loop device that nobody expects, beside an expected one")
+@detects(ReasonCode.WIPE_REFUSED_DATA_PRESENT, "real expected loop device with data, beside a blank one")
 @pytest.mark.slow
 async def test_on_a_mixed_host_each_disk_is_decided_on_its_own(machine: LoopMachine) -> None:
     blank, full = machine.add("sda", "BLANK", SIZE), machine.add("sdb", "FULL", SIZE)

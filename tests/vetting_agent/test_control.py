@@ -9,6 +9,7 @@ import pytest
 
 from stages.outcome import ReasonCode, error
 from tests.support.agent_rig import agent_task
+from tests.support.detection import detects
 from tests.support.fake_orchestrator import DROP, GARBLE, LOSE, Fault, refusal, status
 from tests.support.scenes import LONG, alive, loaded, orchestrator, reach, shut_down
 from vetting_agent.status import Alarm
@@ -38,6 +39,7 @@ async def test_completed_and_no_state_wait_for_the_end(state: str | None, tmp_pa
     assert not server.results
 
 
+@detects(ReasonCode.UNKNOWN_STAGE, "agent over a scripted orchestrator that orders a stage it does not have")
 async def test_a_stage_that_only_the_claim_knows_fails_as_unknown(tmp_path: Path) -> None:
     server = orchestrator(["InventoryCheck", "../Odd"])
     server.stages = ["Inventory", "../Odd"]

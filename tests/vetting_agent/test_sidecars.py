@@ -19,6 +19,7 @@ from probes.host import Host
 from probes.tools import Isolation, Tools
 from stages.outcome import ReasonCode
 from stages.stage import IperfPeer
+from tests.support.detection import detects, spares
 from tests.support.fake_orchestrator import Call, FakeOrchestrator, status
 from vetting_agent.client import Backoff, Client
 from vetting_agent.errors import AlreadyRunning, BadBootParameter
@@ -91,6 +92,10 @@ async def alarms(root: Path, degrees: list[float | None], crit: float | None) ->
     return found
 
 
+@detects(
+    ReasonCode.THERMAL_CRITICAL,
+    "made hwmon sensor that stands over its critical limit of 100 °C in three samples running",
+)
 async def test_three_samples_over_crit_running_raise_the_alarm_with_figures(tmp_path: Path) -> None:
     found = await alarms(tmp_path, [90, 101, 102, 103], crit=100)
     assert len(found) == 1
@@ -99,6 +104,10 @@ async def test_three_samples_over_crit_running_raise_the_alarm_with_figures(tmp_
     assert "100" in found[0].finding.message
 
 
+@spares(
+    ReasonCode.THERMAL_CRITICAL,
+    "made hwmon sensors with a single peak, a gap, no limit, or one that nobody can believe",
+)
 @pytest.mark.parametrize(
     ("degrees", "crit"),
     [

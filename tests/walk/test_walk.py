@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from stages.outcome import ReasonCode
+from tests.support.detection import detects, spares
 from tests.walk.lossy import Lossy
 from tests.walk.rig import Agent, Orchestrator, alive, wait_for
 
@@ -70,12 +72,20 @@ def assert_lines_exactly_once(lines: list[dict[str, Any]]) -> None:
         assert sequence == list(range(1, len(sequence) + 1)), "a log line is missing, doubled or out of order"
 
 
+@spares(ReasonCode.UNKNOWN_STAGE, "real agent and orchestrator: this machine walks through five stages")
+@spares(ReasonCode.AGENT_CRASH_LOOP, "real agent and orchestrator: this machine walks through five stages")
+@spares(ReasonCode.HOST_REBOOTED, "real agent and orchestrator: this machine walks through five stages")
+@spares(
+    ReasonCode.COMPONENTS_CHANGED, "real agent and orchestrator: this machine, whose parts stay the same, walks through"
+)
+@spares(ReasonCode.STALLED, "real agent and orchestrator: this machine walks through and is heard all the time")
 def test_a_sound_machine_walks_to_the_end_and_is_powered_off(orchestrator: Orchestrator, new_agent: NewAgent) -> None:
     created = orchestrator.create_run(PASSABLE, parameters=SHORT)
     agent = new_agent(created)
     assert agent.wait(120) == 0, agent.errors
     view = orchestrator.run(created["run_id"])
     assert view["state"] == "Completed", agent.errors
+    assert (view["run_findings"], view["stalled"]) == ([], False)
     assert [stage["stage"] for stage in view["stages"]] == PASSABLE
     assert all(stage["passed"] and stage["attempts"] == 1 for stage in view["stages"])
     assert view["inventory"]["cpu"]["logical_cores"] == os.cpu_count()
@@ -113,6 +123,7 @@ def test_an_agent_killed_in_a_stage_leaves_no_load_and_its_successor_resumes_the
     assert any(line["level"] == "warn" and "CPUStress" in line["text"] for line in orchestrator.logs(created["run_id"]))
 
 
+@detects(ReasonCode.AGENT_CRASH_LOOP, "real agent that is killed three times in one stage")
 def test_a_third_crash_in_one_stage_ends_in_the_hold(orchestrator: Orchestrator, new_agent: NewAgent) -> None:
     created = orchestrator.create_run(["Inventory", "CPUStress"], parameters=LONG)
     for _ in range(3):
@@ -123,7 +134,9 @@ def test_a_third_crash_in_one_stage_ends_in_the_hold(orchestrator: Orchestrator,
         agent.process.wait()
     new_agent(created)
     view = wait_state(orchestrator, created["run_id"], "FailedHolding")
-    assert "agent_crash_loop" in str(view)
+    assert [(one["reason_code"], one["severity"], one["component"]) for one in view["run_findings"]] == [
+        ("agent_crash_loop", "error", "CPUStress")
+    ]
 
 
 def test_cancel_ends_the_last_process_within_two_seconds_and_powers_off(
