@@ -18,14 +18,14 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
-from typing import Any
+from typing import Any, Unpack
 
 from probes.host import Host
 from probes.json_paths import parsed
-from probes.tools import ToolFailed, ToolKilled, ToolMissing, ToolResult, ToolTimeout
+from probes.tools import RunOptions, ToolFailed, ToolKilled, ToolMissing, ToolResult, ToolTimeout
 
 MANIFEST = "capture.json"
 EMPTY = ".empty"
@@ -129,33 +129,23 @@ class RecordedTools:
         known = self.folder.is_dir() and any(file.stem.split()[0] == name for file in self.folder.glob("*.out"))
         return f"/usr/bin/{name}" if known else None
 
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
+    async def run(self, *argv: str, **how: Unpack[RunOptions]) -> ToolResult:
         self.calls.append(argv)
         name = tool_of(argv[0])
-        if load:
+        if how.get("load"):
             raise ToolFailed(name, f"{name} was not run: a recorded machine cannot be put under load")
         if self.find(name) is None:
             raise ToolMissing(name, f"nothing of {name} was recorded on this machine")
         result = self._recorded(name, argv)
         self._keep(result)
-        for line in result.stdout.splitlines() if on_line else ():
-            assert on_line is not None
-            on_line(line)
+        if on_line := how.get("on_line"):
+            for line in result.stdout.splitlines():
+                on_line(line)
         if result.stopped:
             raise ToolTimeout(name, f"{name} did not end in time when it was recorded", result)
         if result.signal is not None:
             raise ToolKilled(name, f"{name} was {result.how_it_ended()}", result)
+        accept = how.get("accept", (0,))
         if accept is not None and result.exit_code not in accept:
             raise ToolFailed(name, f"{name} ended with exit code {result.exit_code}: {result.last_words()}", result)
         return result

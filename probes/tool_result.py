@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Required, TypedDict, Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,24 @@ class ToolUnkillable(ToolError):
     """Still there after SIGKILL."""
 
 
+class RunOptions(TypedDict, total=False):
+    """How a tool is run, beside what."""
+
+    timeout_s: Required[float]
+    accept: Collection[int] | None
+    """The exit codes that are no failure (None: all). Default: 0."""
+    stdin: bytes | None
+    load: bool
+    """A process that is meant to use the machine up: niced, and the first one the kernel kills when memory runs out."""
+    memory_bytes: int
+    """Limits its address space (0: no limit)."""
+    pass_fds: Sequence[int]
+    environment: Mapping[str, str] | None
+    """Variables beside the few that every tool gets."""
+    on_line: Callable[[str], None] | None
+    """Gets each line of standard output as it comes."""
+
+
 class ToolRunner(Protocol):
     """Runs tools: for real (`Tools`) or from a recording."""
 
@@ -89,24 +107,8 @@ class ToolRunner(Protocol):
         """The path of a program, or None when this machine does not have it."""
         ...
 
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
-        """Run a tool to its end.
-
-        `argv[0]` is a program name looked up on the PATH, or an absolute path. `accept` lists the exit codes that
-        are no failure (None: all). `load` marks a process that is meant to use the machine up: niced, and the
-        first one the kernel kills when memory runs out. `memory_bytes` limits its address space (0: no limit).
-        `on_line` gets each line of standard output as it comes.
+    async def run(self, *argv: str, **how: Unpack[RunOptions]) -> ToolResult:
+        """Run a tool to its end; `argv[0]` is a program name looked up on the PATH, or an absolute path.
 
         Raises a `ToolError`. A cancel kills the tool and all it started before it is let through.
         """

@@ -26,6 +26,7 @@ from typing import Self
 
 from probes.tool_process import KILL_WAIT_S, OUTPUT_LIMIT, Capture, Ended, Process, feed
 from probes.tool_result import (
+    RunOptions,
     ToolError,
     ToolFailed,
     ToolKilled,
@@ -42,6 +43,7 @@ __all__ = [
     "OUTPUT_LIMIT",
     "Isolation",
     "Process",
+    "RunOptions",
     "ToolError",
     "ToolFailed",
     "ToolKilled",

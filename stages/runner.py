@@ -67,7 +67,8 @@ class StageRun:
             outcome = conclusion.conclude(self._stage, options, readings, endings, before, after)
         except Exception as problem:
             endings.append(self._crash(problem))
-            outcome = conclusion.conclude(self._stage, options, None, endings, before, after)
+            # Without the counters too: they may be what the judging could not bear.
+            outcome = conclusion.conclude(self._stage, options, None, endings, before, None)
         self._write(conclusion.ENDINGS, [asdict(finding) for finding in endings])
         return outcome
 

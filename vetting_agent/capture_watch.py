@@ -5,13 +5,12 @@ Thus a capture holds exactly what the probes of this version want, and no list o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
-from typing import Any
+from typing import Any, Unpack
 
 from probes.recorded import EMPTY, TIMED_OUT, stem_of
-from probes.tools import ToolError, ToolFailed, ToolResult, ToolRunner, ToolTimeout
+from probes.tools import RunOptions, ToolError, ToolFailed, ToolResult, ToolRunner, ToolTimeout
 
 
 @dataclass(frozen=True)
@@ -79,30 +78,11 @@ class WatchedTools:
     def find(self, name: str) -> str | None:
         return self.inner.find(name)
 
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
-        if load:
+    async def run(self, *argv: str, **how: Unpack[RunOptions]) -> ToolResult:
+        if how.get("load"):
             raise ToolFailed(argv[0], f"{argv[0]} was not run: a capture puts no load on the machine")
         try:
-            result = await self.inner.run(
-                *argv,
-                timeout_s=timeout_s,
-                accept=accept,
-                stdin=stdin,
-                pass_fds=pass_fds,
-                environment=environment,
-                on_line=on_line,
-            )
+            result = await self.inner.run(*argv, **how)
         except ToolError as problem:
             self._keep_failure(argv, problem)
             raise

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
-from probes.tools import ToolResult
+from probes.tools import RunOptions, ToolResult
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,10 @@ class Says:
     def find(self, name: str) -> str | None:
         return f"/usr/bin/{name}"
 
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
-        for line in self.text.splitlines() if on_line else ():
-            assert on_line is not None
-            on_line(line)
+    async def run(self, *argv: str, **how: Unpack[RunOptions]) -> ToolResult:
+        if on_line := how.get("on_line"):
+            for line in self.text.splitlines():
+                on_line(line)
         return ToolResult(argv, self.text, "", self.exit_code, None, 0.0)
 
     def recording(self, folder: Path) -> Says:

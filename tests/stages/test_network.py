@@ -154,7 +154,8 @@ async def test_a_link_that_flaps_under_load_fails(wire: Wire, tmp_path: Path, st
     host = wire.host(tmp_path / "host", stand_ins.tools())
 
     async def flap() -> None:
-        await asyncio.sleep(2.0)
+        while _received(wire) < 2_000_000:  # the load is on by then, and the counters before it were read
+            await asyncio.sleep(0.1)
         for state in ("down", "up"):
             sh("ip", "-n", wire.far, "link", "set", "p0", state)
 
@@ -165,6 +166,12 @@ async def test_a_link_that_flaps_under_load_fails(wire: Wire, tmp_path: Path, st
     errors = next(finding for finding in outcome.findings if finding.reason_code is ReasonCode.NET_ERRORS)
     assert errors.severity is Severity.ERROR
     assert "link changes +2" in errors.message
+
+
+def _received(wire: Wire) -> int:
+    """Bytes that came to the far end of the cable."""
+    answer = json.loads(sh("ip", "-n", wire.far, "-s", "-j", "link", "show", "p0"))
+    return int(answer[0]["stats64"]["rx"]["bytes"])
 
 
 @detects(ReasonCode.IPERF_UNREACHABLE, "real cable between namespaces without a server at its end")

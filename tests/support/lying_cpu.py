@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
-from probes.tools import ToolResult, ToolRunner
+from probes.tools import RunOptions, ToolResult, ToolRunner
 from stages.cpu_answers import CHILD
 
 START = 'if __name__ == "__main__":'
@@ -49,30 +50,9 @@ class LyingTools:
     def find(self, name: str) -> str | None:
         return self.real.find(name)
 
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
+    async def run(self, *argv: str, **how: Unpack[RunOptions]) -> ToolResult:
         swapped = tuple(str(self.script) if word == str(CHILD) else word for word in argv)
-        return await self.real.run(
-            *swapped,
-            timeout_s=timeout_s,
-            accept=accept,
-            stdin=stdin,
-            load=load,
-            memory_bytes=memory_bytes,
-            pass_fds=pass_fds,
-            environment=environment,
-            on_line=on_line,
-        )
+        return await self.real.run(*swapped, **how)
 
     def recording(self, folder: Path) -> ToolRunner:
         return LyingTools(self.real.recording(folder), self.script)

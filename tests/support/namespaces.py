@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Unpack
 
 from probes.host import Host
-from probes.tools import ToolResult, ToolRunner
+from probes.tools import RunOptions, ToolResult, ToolRunner
 
 HOST_ADDRESS = "10.199.0.1"
 SERVER_ADDRESS = "10.199.0.2"
@@ -42,32 +43,10 @@ class InNamespace:
     def find(self, name: str) -> str | None:
         return self.inner.find(name)
 
-    async def run(
-        self,
-        *argv: str,
-        timeout_s: float,
-        accept: Collection[int] | None = (0,),
-        stdin: bytes | None = None,
-        load: bool = False,
-        memory_bytes: int = 0,
-        pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
-        on_line: Callable[[str], None] | None = None,
-    ) -> ToolResult:
+    async def run(self, *argv: str, **how: Unpack[RunOptions]) -> ToolResult:
         if self.python is not None and argv[0] == sys.executable:
             argv = (str(self.python), *argv[1:])
-        return await self.inner.run(
-            *("ip", "netns", "exec", self.namespace),
-            *argv,
-            timeout_s=timeout_s,
-            accept=accept,
-            stdin=stdin,
-            load=load,
-            memory_bytes=memory_bytes,
-            pass_fds=pass_fds,
-            environment=environment,
-            on_line=on_line,
-        )
+        return await self.inner.run("ip", "netns", "exec", self.namespace, *argv, **how)
 
     def recording(self, folder: Path) -> InNamespace:
         return replace(self, inner=self.inner.recording(folder))
