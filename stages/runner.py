@@ -67,10 +67,18 @@ class StageRun:
             outcome = conclusion.conclude(self._stage, options, readings, endings, before, after)
         except Exception as problem:
             endings.append(self._crash(problem))
-            # Without the counters too: they may be what the judging could not bear.
-            outcome = conclusion.conclude(self._stage, options, None, endings, before, None)
+            outcome = self._unjudged(options, endings, before, after)
         self._write(conclusion.ENDINGS, [asdict(finding) for finding in endings])
         return outcome
+
+    def _unjudged(
+        self, options: Any, endings: list[Finding], before: counters.Counters, after: counters.Counters | None
+    ) -> Outcome:
+        """The outcome of a stage whose judge failed: what the fault counters gained still counts against the host."""
+        try:
+            return conclusion.conclude(self._stage, options, None, endings, before, after)
+        except Exception:  # then it was the counters that the judging could not bear
+            return conclusion.conclude(self._stage, options, None, endings, before, None)
 
     async def _snapshot(self, file_name: str) -> counters.Counters:
         snapshot = await counters.snapshot(self._context.host, limit_s=SNAPSHOT_LIMIT_S)

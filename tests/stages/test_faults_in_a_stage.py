@@ -7,6 +7,7 @@ kernel log, a counter in /sys, an entry of the event log.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,21 @@ async def through(root: Path, evidence: Path, fault: Fault) -> Outcome:
 def serious(outcome: Outcome) -> list[tuple[ReasonCode, Severity, str]]:
     found = [one for one in outcome.findings if one.severity is not Severity.INFO]
     return [(one.reason_code, one.severity, one.component) for one in found]
+
+
+async def test_a_fault_counts_even_where_the_judge_of_the_stage_crashes(root: Path, tmp_path: Path) -> None:
+    async def run(context: StageContext, options: Options) -> Options:
+        line(OLD_LINE)(root)
+        return options
+
+    def judge(readings: Options, options: Options) -> Outcome:
+        raise ValueError("a judge that cannot count")
+
+    subject = replace(stage(run), readings=Options, judge=judge)  # type: ignore[arg-type]
+    context, _ = stage_context(tmp_path / "evidence", host_in(root))
+    outcome = await StageRun(subject, None, context).run()
+    codes = {one.reason_code for one in outcome.errors}
+    assert codes == {ReasonCode.STAGE_CRASHED, ReasonCode.MCE_UNCORRECTED}
 
 
 FATAL_LINE = f"pcieport {PORT}: AER: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer"
