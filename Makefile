@@ -6,10 +6,11 @@ VET_ARGS ?= --profile quick
 TEST_ARGS ?=
 FUZZ_ARGS ?=
 BOOT_ARGS ?=
+LAB_ARGS ?= --write docs/lab.md
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-image vet test check fuzz detection bench image boot image-test clean
+.PHONY: help setup setup-test setup-image vet test check fuzz detection bench image boot image-test lab clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -17,6 +18,7 @@ help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  BOOT_ARGS passes flags to boot: make boot BOOT_ARGS='--firmware uefi --memory 768'"
+	@echo "  LAB_ARGS passes flags and names of rows to the lab: make lab LAB_ARGS='nvme-*'; --list prints the rows"
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
 	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which,"
 	@echo "    VETTING_FUZZ_JOBS how many processes: make fuzz FUZZ_ARGS=fio"
@@ -61,6 +63,10 @@ boot: setup-image ## Boot the image in QEMU over the network and show its run.
 image-test: setup-test setup-image ## Test the image, built if need be: its content, and whole runs in QEMU.
 	@test -e image/out/SHA256SUMS || image/build
 	@VETTING_IMAGE=image/out PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/image $(TEST_ARGS)
+
+lab: setup-image ## Play machines with real faults, and write docs/lab.md; a stopped lab goes on where it was.
+	@test -e image/out/SHA256SUMS || image/build
+	@exec $(VENV_PYTHON) -m image.lab $(LAB_ARGS)
 
 clean: ## Remove the environment and caches; reports stay.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from image.vm import disks
 from image.vm.disks import Disk
@@ -24,6 +26,15 @@ FIRST_MAC = 0x52_54_00_7E_70_01
 
 class NoMachine(Exception):
     """The machine cannot be made, or it ended too early; `str()` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectBoot:
+    """A kernel that QEMU starts by itself, without firmware and network."""
+
+    vmlinuz: Path
+    initrd: Path
+    cmdline: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +56,14 @@ class Machine:
     ssh_port: int | None = None
     headless: bool = True
     serial: str = "SNVET1"
+    cpu_model: str | None = None
+    """QEMU's name; None: all that the accelerator can."""
+    direct: DirectBoot | None = None
+    """Instead of booting over the network."""
+    wire: Mapping[str, Any] | None = None
+    """What the boot port is plugged into instead, in QEMU's own words (`-netdev`)."""
+    door: bool = False
+    """A second serial port, as the socket `door` in the machine's folder."""
     qemu: tuple[str, ...] = ()
     """More arguments, as they are."""
 
@@ -56,20 +75,26 @@ class Machine:
     def argv(self, folder: Path) -> list[str]:
         """QEMU's command line; `folder` takes what the machine writes."""
         accel = "kvm" if self.accel == "kvm" else "tcg,thread=multi"
-        argv = [QEMU, "-name", "vetting", "-accel", accel, "-cpu", "host" if self.accel == "kvm" else "max"]
+        model = self.cpu_model or ("host" if self.accel == "kvm" else "max")
+        argv = [QEMU, "-name", "vetting", "-accel", accel, "-cpu", model]
         graphics = "off" if self.headless else "on"
         argv += ["-machine", f"q35,graphics={graphics}", "-smp", str(self.cpus), "-m", str(self.memory), "-nodefaults"]
         argv += ["-display", "none"] if self.headless else ["-vga", "std"]
         argv += ["-chardev", f"file,id=serial,path={folder / 'serial.log'}", "-serial", "chardev:serial"]
         argv += ["-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
+        if self.door:
+            argv += ["-chardev", f"socket,id=door,path={folder / 'door'},server=on,wait=off", "-serial", "chardev:door"]
         argv += ["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"]
         argv += ["-global", "ICH9-LPC.noreboot=false", "-action", "watchdog=reset"]
         argv += ["-smbios", f"type=1,manufacturer=QEMU,product=vetting-lab,serial={self.serial}"]
         argv += self._firmware_argv(folder) + self._network_argv()
-        argv += disks.arguments([(one, one.prepared(folder)) for one in self.disks])
+        argv += disks.arguments([(one, one.prepared(folder, at)) for at, one in enumerate(self.disks)])
         return [*argv, *self.qemu]
 
     def _firmware_argv(self, folder: Path) -> list[str]:
+        if self.direct is not None:
+            kernel = ["-kernel", str(self.direct.vmlinuz), "-initrd", str(self.direct.initrd)]
+            return [*kernel, "-append", self.direct.cmdline]
         if self.firmware == "bios":
             return ["-boot", "n"]
         variables = folder / "efivars.fd"
@@ -85,18 +110,21 @@ class Machine:
         for number, model in enumerate(self.nics):
             net = f"net{number}"
             boots = number == self.boot_nic
-            order = ",bootindex=0" if boots else ",romfile="
+            order = ",bootindex=0" if boots and self.direct is None else ",romfile="
             argv += ["-netdev", self._netdev(net, boots=boots)]
-            argv += ["-device", f"{model},netdev={net},mac={self.mac(number)}{order}"]
+            argv += ["-device", f"{model},id=nic{number},netdev={net},mac={self.mac(number)}{order}"]
         return argv
 
     def _netdev(self, net: str, *, boots: bool) -> str:
+        if boots and self.wire is not None:
+            return json.dumps({**self.wire, "id": net})
         if boots and self.tap is not None:
             return f"tap,id={net},ifname={self.tap},script=no,downscript=no"
         if not boots:
             return f"user,id={net},net=10.0.{3 + int(net.removeprefix('net'))}.0/24,restrict=on"
         forward = "" if self.ssh_port is None else f",hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"
-        return f"user,id={net},tftp={self.tftp},bootfile=boot.ipxe{forward}"
+        boot = "" if self.tftp is None else f",tftp={self.tftp},bootfile=boot.ipxe"
+        return f"user,id={net}{boot}{forward}"
 
 
 def best_accel(wanted: str, vmlinuz: Path, folder: Path) -> str:

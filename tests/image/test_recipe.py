@@ -141,13 +141,16 @@ def test_a_boot_script_without_a_gap_is_refused() -> None:
 def test_a_disk_is_kind_size_and_serial(tmp_path: Path) -> None:
     made = disk("nvme:8M:SN-1")
     assert (made.kind, made.size, made.serial) == ("nvme", 8 * 2**20, "SN-1")
-    assert made.prepared(tmp_path).stat().st_size == 8 * 2**20
+    path = made.prepared(tmp_path, 0)
+    assert path is not None
+    assert path.stat().st_size == 8 * 2**20
     assert disk("sata:1G").serial == "VETSATA"
 
 
 def test_a_file_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "full.img").write_bytes(b"data")
-    assert disk(f"scsi:{tmp_path}/full.img:S").prepared(tmp_path).read_bytes() == b"data"
+    assert disk(f"scsi:{tmp_path}/full.img:S").prepared(tmp_path, 0) == tmp_path / "full.img"
+    assert (tmp_path / "full.img").read_bytes() == b"data"
 
 
 @pytest.mark.parametrize("text", ["floppy:1G", "nvme:", "nvme:8", "nvme:8X", "nvme:8G:a b", "sata:1G:" + "x" * 21])
@@ -158,9 +161,9 @@ def test_a_disk_that_makes_no_sense_is_refused(text: str) -> None:
 
 def test_each_disk_hangs_where_its_kind_hangs(tmp_path: Path) -> None:
     disks = [disk("sata:1M:A"), disk("sata:1M:B"), disk("scsi:1M:C"), disk("scsi:1M:D"), disk("virtio:1M:E")]
-    argv = " ".join(arguments([(one, one.prepared(tmp_path)) for one in disks]))
-    assert "bus=ide.0,serial=A" in argv
-    assert "bus=ide.1,serial=B" in argv
+    argv = " ".join(arguments([(one, one.prepared(tmp_path, at)) for at, one in enumerate(disks)]))
+    assert "drive=block0,bus=ide.0,serial=A" in argv
+    assert "drive=block1,bus=ide.1,serial=B" in argv
     assert argv.count("virtio-scsi-pci") == 1
 
 
