@@ -46,11 +46,11 @@ def play(row: Row, image: Path, image_sum: str, results: Path, accel: str) -> Re
     trouble: str | None = None
     view: RunView | None = None
     with contextlib.ExitStack() as stack:
-        scene = Scene(image, folder, accel, stack)
+        scene = Scene(image, folder, accel, stack, row.limit_s)
         try:
             row.tell(scene)
             view = scene.view()
-            trouble = _difference(row.expect, view)
+            trouble = difference(row.expect, view)
         except (WrongTurn, NoAnswer, NoService, NoServer, NoMachine, Refused, OSError, ValueError) as problem:
             trouble = f"{type(problem).__name__}: {problem}"
         except Exception:
@@ -105,7 +105,7 @@ def _found(view: RunView) -> list[str]:
     ]
 
 
-def _difference(expect: Expect, view: RunView) -> str | None:
+def difference(expect: Expect, view: RunView) -> str | None:
     """What is not as expected, or None."""
     if view.state != expect.state:
         return f"the run is {view.state}, and must be {expect.state}"

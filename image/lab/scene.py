@@ -52,6 +52,8 @@ class Scene:
     folder: Path
     accel: str
     stack: ExitStack
+    limit_s: float = 900.0
+    """For the whole row, from `boot` on."""
     run_id: int = 0
     marks: dict[str, float] = field(default_factory=dict)
     """Seconds since `boot`, by name."""
@@ -164,7 +166,7 @@ class Scene:
 
     def until(self, what: str, true: Callable[[RunView], bool], limit_s: float = 600.0) -> RunView:
         """Wait for something of the run. Raises WrongTurn when time is up or the machine has ended."""
-        deadline = time.monotonic() + limit_s
+        deadline = min(time.monotonic() + limit_s, self._began + self.limit_s)
         while True:
             view = self.view()
             if true(view):
@@ -173,7 +175,7 @@ class Scene:
             if self.qemu.poll() is not None:
                 raise WrongTurn(f"the machine has ended while the lab waited for {what}; the run is {view.state}")
             if time.monotonic() > deadline:
-                raise WrongTurn(f"{what}: not within {limit_s:.0f} s; the run is {view.state}")
+                raise WrongTurn(f"{what}: not after {time.monotonic() - self._began:.0f} s; the run is {view.state}")
             time.sleep(POLL_S)
 
     def until_claimed(self) -> RunView:
