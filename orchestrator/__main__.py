@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 PROFILE_NAMES = ("quick", "standard", "burnin")
+REPORT_FORMS = ("html", "json", "signed", "junit", "ocp", "csv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,17 +24,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(document_text())
         return 0
+    if arguments.command == "verify":
+        from orchestrator.cli_reports import verify
+
+        return verify(arguments)
     return _ask_server(arguments)
 
 
 def _ask_server(arguments: argparse.Namespace) -> int:
+    from importlib import import_module
     from pathlib import Path
 
     from orchestrator import cli_commands
     from orchestrator.cli_text import complain
     from orchestrator.operator_client import NoServer, OperatorClient, Refused
 
-    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(cli_commands, arguments.function)
+    module = import_module(f"orchestrator.{arguments.module}")
+    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(module, arguments.function)
     try:
         return command(arguments, OperatorClient(Path(arguments.data)))
     except NoServer as problem:
@@ -61,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
+    _add_reports(commands)
     commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
     return top
 
@@ -77,12 +85,33 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _asks(parser: argparse.ArgumentParser, function: str) -> argparse.ArgumentParser:
-    """A command that asks the server, by the name of its function in cli_commands."""
+def _asks(
+    parser: argparse.ArgumentParser, function: str, module: str = "cli_commands", *, prints: bool = True
+) -> argparse.ArgumentParser:
+    """A command that asks the server, by the name of its function; `prints`: for people, or JSON."""
     _add_data(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(function=function)
+    if prints:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(function=function, module=module)
     return parser
+
+
+def _add_reports(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser("report", help="a run's report: a page, JSON, signed, JUnit, OCP, CSV")
+    _asks(report, "report", "cli_reports", prints=False)
+    report.add_argument("run", type=int)
+    report.add_argument("--form", choices=REPORT_FORMS, default="html", help="default: html")
+    report.add_argument("--out", metavar="FILE", help="default: standard output")
+    changes = _asks(commands.add_parser("drift", help="what changed between two runs"), "changes", "cli_reports")
+    changes.add_argument("before", type=int, metavar="RUN", help="the older run")
+    changes.add_argument("after", type=int, metavar="RUN")
+    key = commands.add_parser("report-key", help="print the public key that signed reports are checked with")
+    _asks(key, "report_key", "cli_reports", prints=False)
+    verify = commands.add_parser("verify", help="check a signed report; needs no server")
+    _add_data(verify)
+    verify.add_argument("report", metavar="FILE")
+    verify.add_argument("--key", metavar="PEM", help="the public key; default: that of the data folder")
+    verify.add_argument("--evidence", metavar="DIR", help="check the downloaded evidence in DIR, too")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

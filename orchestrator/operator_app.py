@@ -4,11 +4,14 @@ GET  /operator/v1/server
 POST /operator/v1/runs                                  GET /operator/v1/runs[/{id}]
 GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{id}/directives|release
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
+GET  /operator/v1/runs/{id}/report?form=                GET /operator/v1/report-key
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -43,6 +46,8 @@ class OperatorApi:
     url: str
     fingerprint: str
     socket: str
+    keys: Path
+    """The folder with the key that signs reports."""
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
@@ -62,6 +67,8 @@ class OperatorApi:
             ("GET", f"{one}/hold-key", self.hold_key),
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
+            ("GET", f"{one}/report", self.report),
+            ("GET", f"{PREFIX}/report-key", self.report_key),
         ]
         return Starlette(
             routes=[Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes],
@@ -145,6 +152,27 @@ class OperatorApi:
             raise Refusal(404, "no_such_evidence", f"Run {run.run_id} has no evidence {wanted}")
         path = self.service.evidence.path_of(run.run_id, piece.sha256)
         return FileResponse(path, media_type="application/gzip")
+
+    async def report(self, request: Request) -> Response:
+        from orchestrator.reports.forms import FORMS
+        from orchestrator.reports.gather import report_of
+        from orchestrator.reports.signing import signer_in
+
+        run = self._run(request)
+        name = request.query_params.get("form", "json")
+        form = FORMS.get(name)
+        if form is None:
+            raise Refusal(422, "malformed", f"form must be one of {', '.join(FORMS)}, not {name!r}")
+        report = await report_of(self.service.store, self.service.evidence, run)
+        content = await asyncio.to_thread(form.made, report, signer_in(self.keys))
+        file_name = f"run-{run.run_id}.{form.suffix}"
+        headers = {"Content-Disposition": f'attachment; filename="{file_name}"'}
+        return Response(content, media_type=form.media_type, headers=headers)
+
+    async def report_key(self, _request: Request) -> Response:
+        from orchestrator.reports.signing import signer_in
+
+        return Response(signer_in(self.keys).public_pem, media_type="application/x-pem-file")
 
     def _run(self, request: Request) -> Run:
         run_id = run_id_of(request)

@@ -66,11 +66,11 @@ class OperatorClient:
         except (OSError, msgspec.MsgspecError, KeyError, TypeError) as problem:
             raise NoServer(f"{data / 'server.json'} cannot be read: {problem}") from None
 
-    def get(self, path: str, kind: type[T], **query: int) -> T:
+    def get(self, path: str, kind: type[T], **query: int | str) -> T:
         """The answer to a GET, as `kind`."""
         return msgspec.json.decode(self.get_bytes(path, **query), type=kind)
 
-    def get_bytes(self, path: str, **query: int) -> bytes:
+    def get_bytes(self, path: str, **query: int | str) -> bytes:
         return self._call("GET", f"{path}?{urlencode(query)}", None)
 
     def post(self, path: str, body: Any, kind: type[T]) -> T:

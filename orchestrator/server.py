@@ -79,7 +79,7 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
         service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf)
         url = options.url or f"https://{_reachable(tcp)}"
-        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname())
+        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname(), options.data)
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
         await stack.enter_async_context(_listening(operator.app(), unix))

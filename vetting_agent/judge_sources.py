@@ -13,7 +13,7 @@ import re
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -51,15 +51,15 @@ class Execution:
     """Its folder, for messages: "03-SMART"."""
     number: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
-    """Those of `WANTED` that are there, by name."""
+    """Those asked for that are there, by name."""
     problems: dict[str, str] = field(default_factory=dict)
     """File name → why it could not be read."""
 
 
-def newest(path: Path) -> list[Execution]:
-    """The newest execution of each stage in `path`, in the order they ran. Raises Refused."""
+def newest(path: Path, wanted: Collection[str] = WANTED) -> list[Execution]:
+    """The newest execution of each stage in `path`, in the order they ran, with the `wanted` files. Raises Refused."""
     try:
-        found = _of_folder(path) if path.is_dir() else _of_archive(path)
+        found = _of_folder(path, wanted) if path.is_dir() else _of_archive(path, wanted)
     except OSError as problem:
         raise Refused(f"{path}: {problem.strerror or problem}") from None
     if not found:
@@ -68,12 +68,13 @@ def newest(path: Path) -> list[Execution]:
     return sorted(latest.values(), key=lambda one: (one.number, one.place))
 
 
-def _of_folder(path: Path) -> list[Execution]:
-    if any(os.path.lexists(path / name) for name in WANTED):
-        return [_of_stage_folder(path, path.resolve().name)]
+def _of_folder(path: Path, wanted: Collection[str]) -> list[Execution]:
+    if any(os.path.lexists(path / name) for name in wanted):
+        return [_of_stage_folder(path, path.resolve().name, wanted)]
     if EXECUTION.fullmatch(path.resolve().name):
         return [_empty(path.resolve().name)]
-    return [_of_stage_folder(child, child.name) for child in path.iterdir() if EXECUTION.fullmatch(child.name)]
+    stages = (child for child in path.iterdir() if EXECUTION.fullmatch(child.name))
+    return [_of_stage_folder(child, child.name, wanted) for child in stages]
 
 
 def _empty(folder: str) -> Execution:
@@ -81,12 +82,12 @@ def _empty(folder: str) -> Execution:
     return Execution(match[2], folder, int(match[1])) if match else Execution(folder, folder)
 
 
-def _of_stage_folder(path: Path, name: str) -> Execution:
+def _of_stage_folder(path: Path, name: str, wanted: Collection[str]) -> Execution:
     execution = _empty(name)
     if path.is_symlink() or not path.is_dir():
         execution.problems["."] = "it is no folder" if not path.is_symlink() else "it is a link, which is not followed"
         return execution
-    for file_name in WANTED:
+    for file_name in wanted:
         try:
             execution.files[file_name] = _content(path / file_name)
         except FileNotFoundError:
@@ -132,14 +133,14 @@ class _Bounded:
         return content
 
 
-def _of_archive(path: Path) -> list[Execution]:
+def _of_archive(path: Path, wanted: Collection[str]) -> list[Execution]:
     if not path.is_file():
         raise Refused(f"{path}: it is neither a folder nor an archive" if path.exists() else f"{path}: it is not there")
     try:
         with gzip.open(path, "rb") as packed:
             bounded = _Bounded(packed)
             with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload]  # a reader is enough
-                found = _executions(tar)
+                found = _executions(tar, wanted)
             while bounded.read():
                 pass  # to its end: only there does gzip tell whether the bytes are the ones that were packed
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError) as problem:
@@ -149,7 +150,7 @@ def _of_archive(path: Path) -> list[Execution]:
     return list(found.values())
 
 
-def _executions(tar: tarfile.TarFile) -> Mapping[PurePosixPath, Execution]:
+def _executions(tar: tarfile.TarFile, wanted: Collection[str]) -> Mapping[PurePosixPath, Execution]:
     found: dict[PurePosixPath, Execution] = {}
     for member, name in _members(tar):
         depth = next((at for at, part in enumerate(name.parts[:2]) if EXECUTION.fullmatch(part)), None)
@@ -157,7 +158,7 @@ def _executions(tar: tarfile.TarFile) -> Mapping[PurePosixPath, Execution]:
             continue
         folder = PurePosixPath(*name.parts[: depth + 1])
         execution = found.setdefault(folder, _empty(folder.name))
-        if len(name.parts) != depth + 2 or name.name not in WANTED:
+        if len(name.parts) != depth + 2 or name.name not in wanted:
             continue
         handle = tar.extractfile(member) if member.isreg() else None
         if handle is None:

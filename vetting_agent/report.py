@@ -88,6 +88,16 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     points: list[tuple[float, float]]
 
 
+class EvidenceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of evidence that the orchestrator keeps: a tar.gz, by its digest."""
+
+    id: int
+    stage: str
+    result_id: str
+    sha256: str
+    size: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that report.json holds, in its order."""
 
@@ -116,6 +126,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     run: RunView | None
     zones: list[DiskZones] = []
     """What each part of each disk gave, by the newest Storage of this run; empty where that is not at hand."""
+    evidence_files: list[EvidenceFile] = []
+    """What an orchestrator keeps of this run; empty in a report that `vet` wrote beside its evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +144,7 @@ class Gathered:
     logs: Sequence[LogView] = ()
     evidence: str = "evidence"
     zones: Sequence[DiskZones] = ()
+    evidence_files: Sequence[EvidenceFile] = ()
 
 
 @dataclass(slots=True)
@@ -188,6 +201,7 @@ def build(gathered: Gathered) -> Report:
         evidence=gathered.evidence,
         run=run,
         zones=list(gathered.zones),
+        evidence_files=list(gathered.evidence_files),
     )
 
 
