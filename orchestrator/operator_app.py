@@ -4,7 +4,7 @@ GET  /operator/v1/server
 POST /operator/v1/runs                                  GET /operator/v1/runs[/{id}]
 GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{id}/directives|release
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
-GET  /operator/v1/runs/{id}/report?form=                GET /operator/v1/report-key
+GET  /operator/v1/runs/{id}/report?form=                GET /operator/v1/report-key, /metrics
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class OperatorApi:
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
             ("GET", f"{one}/report", self.report),
             ("GET", f"{PREFIX}/report-key", self.report_key),
+            ("GET", f"{PREFIX}/metrics", self.metrics),
         ]
         return Starlette(
             routes=[Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes],
@@ -173,6 +174,11 @@ class OperatorApi:
         from orchestrator.reports.signing import signer_in
 
         return Response(signer_in(self.keys).public_pem, media_type="application/x-pem-file")
+
+    async def metrics(self, _request: Request) -> Response:
+        from orchestrator.metrics import MEDIA_TYPE, text_of
+
+        return Response(text_of(self.service.store), headers={"Content-Type": MEDIA_TYPE})
 
     def _run(self, request: Request) -> Run:
         run_id = run_id_of(request)
