@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
     _add_reports(commands)
+    _add_simulate(commands.add_parser("simulate", help="put simulated agents on a server without hosts"))
     commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
     return top
 
@@ -127,6 +128,16 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="lent together to one host: one for every 25 Gb/s of its fastest port (default: 1)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    _asks(parser, "run", "simulation.command")
+    parser.add_argument("--agents", type=int, default=100, metavar="N", help="default: 100")
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="default: 30")
+    parser.add_argument("--flat-out", action="store_true", help="heartbeats one after the other, nothing else")
+    parser.add_argument("--log-lines", type=int, default=4, metavar="N", help="in each batch of the log (default: 4)")
+    parser.add_argument("--pace", type=float, default=1.0, metavar="X", help="2: call twice as often as a host does")
+    parser.add_argument("--anyway", action="store_true", help="even where runs are not finished")
 
 
 def _add_run_commands(parser: argparse.ArgumentParser) -> None:
