@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -235,18 +236,17 @@ async def _heard(text: str) -> dict[str, lldp.Neighbor]:
 
 
 def _lldp_facts(mutant: Mutant) -> bool:
-    said = mutant.data if mutant.recording.name.startswith("frame") else bytes.fromhex(str(dig(_last(mutant), "frame")))
-    return b"leaf3" in said.lower() and b"ethernet1/7" in said.lower()
+    return any(b"leaf3" in frame.lower() and b"ethernet1/7" in frame.lower() for frame in _frames(mutant))
 
 
-def _last(mutant: Mutant) -> Any:
-    """The last line that is JSON."""
-    for line in reversed(mutant.text.splitlines()):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue
-    return None
+def _frames(mutant: Mutant) -> Iterator[bytes]:
+    """Whatever it tells that is bytes of a frame; which of them is one is the parser's business."""
+    if mutant.recording.name.startswith("frame"):
+        yield mutant.data
+        return
+    for line in mutant.text.splitlines():
+        with contextlib.suppress(ValueError):
+            yield bytes.fromhex(str(dig(json.loads(line), "frame")))
 
 
 def _path_recordings() -> tuple[Recording, ...]:
