@@ -209,6 +209,9 @@ def _supply(name: str, seen: Sequence[Psu], found: Seen, limits: Limits) -> Iter
         else:
             text = f"{name} claims to be without power, yet it is the only supply and the machine runs: not believed"
             yield info(ReasonCode.PSU_INPUT_LOST, component, text)
+    if seen[-1].source == "power_supply" and not all(psu.states for psu in seen):
+        text = f"The kernel lists power supply {name}, but does not say whether it has power"
+        yield error(ReasonCode.OUTPUT_UNREADABLE, component, text)
     yield from _absence(name, seen, found, limits)
 
 
