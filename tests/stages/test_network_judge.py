@@ -137,10 +137,10 @@ def test_errors_from_before_do_not_count() -> None:
 
 
 def test_a_counter_that_began_anew_hides_no_error() -> None:
-    full = replace(ZERO, crc=1000)
-    outcome = judged(driven(before=full, after=replace(ZERO, frame=5)))
+    full = replace(ZERO, frame=1000)
+    outcome = judged(driven(before=full, after=replace(ZERO, crc=5)))
     assert codes(outcome) == [(ReasonCode.NET_ERRORS, Severity.ERROR), (ReasonCode.NET_ERRORS, Severity.WARNING)]
-    assert "began anew or went away during the test: crc" in outcome.findings[1].message
+    assert "began anew or went away during the test: frame" in outcome.findings[1].message
     assert codes(judged(driven(before=full, after=ZERO))) == [(ReasonCode.NET_ERRORS, Severity.WARNING)]
 
 
