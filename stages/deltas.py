@@ -2,7 +2,7 @@
 
 Left to the stages that know the device, while they run: NIC error counters to Network, throttling to CPUStress, power
 events of the BMC to PSU; and always: disk lines of the kernel log to Storage (by `kernel_log.disk_events`), SMART
-counters to SMART, which reads them again at its end.
+counters to SMART and Storage, which read them again at their end.
 """
 
 from __future__ import annotations

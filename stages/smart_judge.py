@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from probes.smart import Reading
-from probes.smart_parse import (
+from probes.smart_report import (
     BIT_ERROR_LOG,
     BIT_FAILING,
     BIT_PAST_THRESHOLD,
