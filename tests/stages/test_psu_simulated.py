@@ -47,7 +47,7 @@ def told(findings: Sequence[Finding]) -> list[tuple[ReasonCode, Severity, str]]:
 
 
 @needs_simulator
-@detects(UNEVEN, "simulated BMC (ipmi_sim) and real ipmitool: supplies of 400 and 200 W: a warning")
+@detects(ReasonCode.PSU_IMBALANCE, "simulated BMC (ipmi_sim) and real ipmitool: supplies of 400 and 200 W: a warning")
 async def test_an_uneven_share_by_a_real_ipmitool(tmp_path: Path, only_stand_ins: StandIns) -> None:
     outcome = await outcome_of(tmp_path, only_stand_ins, Supply(400), Supply(200))
     assert outcome.verdict is Verdict.PASS, outcome.findings
@@ -56,8 +56,8 @@ async def test_an_uneven_share_by_a_real_ipmitool(tmp_path: Path, only_stand_ins
 
 
 @needs_simulator
-@spares(UNEVEN, "simulated BMC (ipmi_sim) and real ipmitool: supplies of 320 and 280 W")
-@spares(ABSENT, "simulated BMC (ipmi_sim) and real ipmitool: two supplies that back each other up")
+@spares(ReasonCode.PSU_IMBALANCE, "simulated BMC (ipmi_sim) and real ipmitool: supplies of 320 and 280 W")
+@spares(ReasonCode.PSU_ABSENT, "simulated BMC (ipmi_sim) and real ipmitool: two supplies that back each other up")
 async def test_an_even_share_by_a_real_ipmitool(tmp_path: Path, only_stand_ins: StandIns) -> None:
     outcome = await outcome_of(tmp_path, only_stand_ins, Supply(320), Supply(280), redundancy=True)
     assert (outcome.verdict, outcome.findings) == (Verdict.PASS, ())
@@ -65,14 +65,18 @@ async def test_an_even_share_by_a_real_ipmitool(tmp_path: Path, only_stand_ins: 
 
 
 @needs_simulator
-@detects(ABSENT, "simulated BMC (ipmi_sim): a redundancy sensor beside the row of one supply only: a warning")
+@detects(
+    ReasonCode.PSU_ABSENT, "simulated BMC (ipmi_sim): a redundancy sensor beside the row of one supply only: a warning"
+)
 async def test_a_second_supply_without_a_row(tmp_path: Path, only_stand_ins: StandIns) -> None:
     outcome = await outcome_of(tmp_path, only_stand_ins, Supply(240), redundancy=True)
     assert told(outcome.findings) == [(ABSENT, Severity.WARNING, "psu")]
 
 
 @needs_simulator
-@detects(SILENT, "simulated BMC (ipmi_sim): a second supply with a power sensor, and none of its state")
+@detects(
+    ReasonCode.BMC_UNREADABLE, "simulated BMC (ipmi_sim): a second supply with a power sensor, and none of its state"
+)
 async def test_a_second_supply_without_a_state(tmp_path: Path, only_stand_ins: StandIns) -> None:
     outcome = await outcome_of(tmp_path, only_stand_ins, Supply(240), Supply(240, tells_state=False))
     assert outcome.verdict is Verdict.UNKNOWN
@@ -80,8 +84,8 @@ async def test_a_second_supply_without_a_state(tmp_path: Path, only_stand_ins: S
 
 
 @needs_simulator
-@spares(ABSENT, "simulated BMC (ipmi_sim) of a machine with one supply")
-@spares(SILENT, "simulated BMC (ipmi_sim) of a machine with one supply")
+@spares(ReasonCode.PSU_ABSENT, "simulated BMC (ipmi_sim) of a machine with one supply")
+@spares(ReasonCode.BMC_UNREADABLE, "simulated BMC (ipmi_sim) of a machine with one supply")
 async def test_a_machine_with_one_supply(tmp_path: Path, only_stand_ins: StandIns) -> None:
     outcome = await outcome_of(tmp_path, only_stand_ins, Supply(240))
     assert (outcome.verdict, outcome.findings) == (Verdict.PASS, ())
