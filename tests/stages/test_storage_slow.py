@@ -1,4 +1,4 @@
-"""A disk that the kernel holds down: real fio on loop devices, of which one is throttled by its control group."""
+"""A disk that the kernel holds down: real fio on a loop device that its control group throttles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from stages import storage
 from stages.outcome import ReasonCode, Severity
 from stages.runner import StageRun
-from tests.support.detection import detects, spares
+from tests.support.detection import detects
 from tests.support.loop_disks import MIB, LoopMachine, loop_machine
 from tests.support.stage_context import stage_context
 from tests.support.stand_ins import StandIns
@@ -44,12 +44,10 @@ def machine(tmp_path: Path, stand_ins: StandIns) -> Iterator[LoopMachine]:
 
 
 @detects(ReasonCode.DISK_SLOW, "real loop device that the kernel holds down to 6 MB/s (blkio)")
-@spares(ReasonCode.DISK_SLOW, "real loop device beside it that nothing holds down")
 async def test_a_disk_that_the_kernel_holds_down_is_slow(
     machine: LoopMachine, stand_ins: StandIns, group: Path
 ) -> None:
     slow = machine.add("sda", "SLOW", 32 * MIB)
-    machine.add("sdb", "QUICK", 32 * MIB)
     (group / LIMIT).write_text(f"{slow.number} {THROTTLED_MB_S * 1000**2}\n")
     stand_ins.python(
         "fio",
