@@ -247,6 +247,7 @@ def _aer(host: Host, unreadable: list[str]) -> dict[str, AerErrors]:
         totals = [_aer_total(device / f"aer_dev_{name}") for name in AER_FILES]
         if None in totals:
             unreadable.append(f"the PCIe error counters of {device.name}")
+            continue
         found[device.name] = AerErrors(*(total or 0 for total in totals))
     return found
 

@@ -72,7 +72,9 @@ class KernelLog:
     lines: tuple[KernelLine, ...] = ()
 
     def since(self, before: KernelLog) -> tuple[str, ...]:
-        """The lines that came after `before` was read."""
+        """The lines that came after `before` was read; none where it was not: then they may be as old as the log."""
+        if before.unreadable:
+            return ()
         return tuple(line.text for line in self.lines if line.sequence > before.last_or_none)
 
     def lost_since(self, before: KernelLog) -> int:

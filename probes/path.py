@@ -27,10 +27,12 @@ class PathReading:
     mtu: int | None = None
     claimed_by: tuple[str, ...] = ()
     """MAC addresses of others that answer for our IP address."""
+    problem: str = ""
+    """Why nothing could be found out: no right to raw sockets, a child that fails."""
 
 
 async def check(host: Host, device: str, source: str, target: str) -> PathReading | None:
-    """None where it cannot be told: another family, no right to raw sockets, a child that fails."""
+    """None for another family than IPv4."""
     if ":" in source or ":" in target:
         return None
     asked = json.dumps({"device": device, "source": source, "target": target})
@@ -39,8 +41,10 @@ async def check(host: Host, device: str, source: str, target: str) -> PathReadin
         said = json.loads(result.stdout)
         small, full, mtu = said["small"], said["full"], said["mtu"]
         claimed = tuple(sorted({str(mac) for mac in said["claimed_by"]}))
-    except (ToolError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    except ToolError as problem:
+        return PathReading(problem=problem.result.last_words() if problem.result else str(problem))
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        return PathReading(problem=f"the answer could not be read: {problem!r:.80}")
     if not isinstance(small, bool) or not isinstance(full, bool) or not isinstance(mtu, int):
-        return None
+        return PathReading(problem="the answer could not be read")
     return PathReading(small, full, mtu, claimed)

@@ -97,12 +97,21 @@ class UnitFault:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A supply that has sensors, and none of its state. `reads`: whether one of them says that it carries anything."""
+
+    name: str
+    reads: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PsuReading:
     """All supplies at one moment."""
 
     supplies: tuple[Psu, ...] = ()
     redundancy: tuple[Redundancy, ...] = ()
     units: tuple[UnitFault, ...] = ()
+    places: tuple[Place, ...] = ()
 
     @staticmethod
     def of_json(raw: Mapping[str, Any]) -> PsuReading:
@@ -111,6 +120,7 @@ class PsuReading:
             tuple(Psu(**psu) for psu in raw["supplies"]),
             tuple(Redundancy(**row) for row in raw["redundancy"]),
             tuple(UnitFault(**row) for row in raw.get("units", ())),
+            tuple(Place(**row) for row in raw.get("places", ())),
         )
 
 
@@ -147,6 +157,7 @@ _STATES = re.compile(
 )
 _UNIT_FAULT = re.compile(r"failure", re.IGNORECASE)
 """Its other states (power down, AC lost, interlock) cannot be those of a machine that runs: they are of the past."""
+_ELECTRIC = re.compile(r"(?:^|, )(\d{1,6}(?:\.\d{1,6})?) (?:Watts|Amps|Volts)", re.IGNORECASE)
 _FIGURE = re.compile(r"(?:^|, )(\d+(?:\.\d+)?) (Watts|Amps)", re.IGNORECASE)
 
 
@@ -171,7 +182,23 @@ def reading_of(rows: Iterable[SensorRow]) -> PsuReading:
     for number, row in figures:
         if number in supplies:
             supplies[number] = _with_figure(supplies[number], row)
-    return PsuReading(tuple(supplies[number] for number in sorted(supplies)), tuple(redundancy), tuple(units))
+    places = _places([(number, row) for number, row in figures if number not in supplies])
+    listed = tuple(supplies[number] for number in sorted(supplies))
+    return PsuReading(listed, tuple(redundancy), tuple(units), places)
+
+
+def _places(rows: Iterable[tuple[int, SensorRow]]) -> tuple[Place, ...]:
+    """Supplies without a sensor of their state. A temperature sensor can have any entity: HPE's "Temp 13" is 10.5."""
+    found: dict[int, Place] = {}
+    for number, row in rows:
+        figure = _ELECTRIC.search(row.reading)
+        if not (_NAME.match(row.name) or figure):
+            continue
+        reads = row.status != "ns" and figure is not None and float(figure[1]) > 0
+        known = found.get(number)
+        name = supply_name(row.name) or (known.name if known else f"PSU {number}")
+        found[number] = Place(name, reads or (known is not None and known.reads))
+    return tuple(found[number] for number in sorted(found))
 
 
 def supply_name(sensor_name: str) -> str:

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from probes import pysmart_bridge
 from probes.json_paths import dig, rows
-from probes.smart_parse import SmartReport, Unreachable, Unreadable, parse_report
+from probes.smart_parse import Unreachable, Unreadable, parse_report
+from probes.smart_report import SmartReport
 from probes.tools import ToolError, ToolMissing, ToolResult, ToolRunner, ToolTimeout
 
 SCAN_LIMIT_S = 60.0

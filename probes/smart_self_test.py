@@ -15,15 +15,8 @@ from enum import StrEnum
 from probes import pysmart_bridge
 from probes.json_paths import dig, number, parsed
 from probes.smart import Reading
-from probes.smart_parse import (
-    BIT_COMMAND_FAILED,
-    BIT_COMMAND_LINE,
-    BIT_OPEN,
-    Protocol,
-    SmartReport,
-    Unreadable,
-    document_of,
-)
+from probes.smart_parse import Unreadable, document_of
+from probes.smart_report import BIT_COMMAND_FAILED, BIT_COMMAND_LINE, BIT_OPEN, Protocol, SmartReport
 from probes.smart_self_test_log import SelfTestEntry, SelfTests, TestEnd, parse_nvme_cli, parse_self_tests
 from probes.tools import ToolError, ToolMissing, ToolResult, ToolRunner
 

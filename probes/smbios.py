@@ -16,6 +16,7 @@ MEMORY_ARRAY = 16
 MEMORY_DEVICE = 17
 WANTED = (PROCESSOR, MEMORY_ARRAY, MEMORY_DEVICE)
 DEVICE_ADDRESS = 20
+POWER_SUPPLY = 39
 MAPPED = (MEMORY_DEVICE, DEVICE_ADDRESS)
 """What tells which module an address lies on: modules, and "Memory Device Mapped Address"."""
 TIME_LIMIT_S = 10.0

@@ -42,10 +42,7 @@ def conclude(
     if readings is None:
         first = endings[0].message if endings else f"{stage.name} left no readings"
         outcome = Outcome(first, tuple(endings))
-    elif isinstance(readings, Outcome):
-        outcome = readings.plus(endings)
     else:
-        assert stage.judge is not None
         outcome = stage.judge(readings, options).plus(endings)
     if after is None:
         return outcome

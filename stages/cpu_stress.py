@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from probes import counters, cpu, load, smbios
+from probes.counters import Counters
 from probes.host import Host, text_of
 from probes.notes import Notes
 from probes.tools import ToolError, ToolMissing
@@ -67,6 +68,7 @@ async def run(context: StageContext, options: Options) -> Readings:
         busy=busy,
         memory=memory,
         throttled=counters.throttled_fraction(before, after, after.uptime_s - before.uptime_s),
+        throttle_unread=_throttle_unread(before, after),
         speeds=speeds,
         slow=slow,
         peak_khz=clocks,
@@ -75,6 +77,14 @@ async def run(context: StageContext, options: Options) -> Readings:
         earlier=tuple(deltas.earlier(before)),
         tool_versions={name: text for name, text in versions.items() if text},
     )
+
+
+def _throttle_unread(before: Counters, after: Counters) -> str:
+    """Why the throttle counters of one of two readings are not known; "" where the machine has none, or both are."""
+    if before.throttle.keys() == after.throttle.keys() and before.uptime_s < after.uptime_s:
+        return ""
+    lost = sorted(before.throttle.keys() ^ after.throttle.keys(), key=int)
+    return "; ".join((*before.unreadable, *after.unreadable)) or f"those of CPU {', '.join(lost)} were read once only"
 
 
 def alone_order(machine: Machine) -> tuple[int, ...]:

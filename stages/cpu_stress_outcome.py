@@ -8,7 +8,7 @@ from stages import cpu_answers, cpu_opendcdiag, cpu_speed
 from stages import cpu_stress_judge as verdicts
 from stages.cpu_stress_judge import MIB
 from stages.cpu_stress_plan import CHECKS_UNTOLD, CpuReading, Machine, MemoryReading, Options, Plan, Readings
-from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error, info
+from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error, info, warning
 
 LOAD_VISIBLE_BYTES = 2 << 30
 """A memory load of this size must show in the free memory; smaller ones drown in what else the machine does."""
@@ -21,6 +21,9 @@ def judge(reading: Readings, options: Options) -> Outcome:
     cpu_findings = [finding for one in reading.cpu for finding in _cpu_findings(one)]
     memory_findings, tested_mib = _memory_findings(reading.memory, plan, options)
     heat, heat_figures = verdicts.throttle_findings(reading.throttled, options.throttle_limit, machine.model)
+    if reading.throttle_unread:
+        text = f"How long CPUs were slowed down for heat is not known: {reading.throttle_unread}"
+        heat = [*(heat if reading.throttled else ()), error(ReasonCode.OUTPUT_UNREADABLE, "cpu", text)]
     alone = cpu_answers.cpus_tested(reading.answers.alone) & set(machine.online)
     cpu_share = 1 - len(idle) / len(machine.online) if machine.online else 0.0
     memory_share = tested_mib * MIB / machine.available_bytes if machine.available_bytes else 0.0
@@ -32,10 +35,12 @@ def judge(reading: Readings, options: Options) -> Outcome:
             *cpu_answers.findings(reading.answers, machine.places),
             *(cpu_opendcdiag.findings(reading.opendcdiag) if reading.opendcdiag else ()),
             *_reach(idle, machine),
+            *_loads_left_out(reading),
             *_answers_reach(reading, alone, options),
             *_unchecked(reading),
             *memory_findings,
             *heat,
+            *_speeds_left_out(reading),
             *cpu_speed.findings(reading.speeds, reading.slow, options.cpu_slow_fraction),
             *cpu_speed.clock_findings(reading.peak_khz, machine.clocks),
             *cpu_speed.microcode_findings(machine.places),
@@ -84,6 +89,23 @@ def _answers_reach(reading: Readings, alone: Collection[int], options: Options) 
         yield error(ReasonCode.COVERAGE_LOW, "cpu", text)
 
 
+def _loads_left_out(reading: Readings) -> Iterator[Finding]:
+    ran = {one.report.stressor for one in reading.cpu if one.report is not None}
+    left = [phase.stressor for phase in reading.plan.phases if phase.stressor not in ran]
+    if left and not any(one.problem for one in reading.cpu):
+        text = f"There is no reading of these loads: {', '.join(left)}"
+        yield error(ReasonCode.COVERAGE_LOW, "cpu", text)
+    if reading.plan.dcdiag_s and reading.opendcdiag is None:
+        yield error(ReasonCode.COVERAGE_LOW, "cpu", "OpenDCDiag was to be run, and there is no reading of it")
+
+
+def _speeds_left_out(reading: Readings) -> Iterator[Finding]:
+    """No more than a warning, as for a CPU that is slow."""
+    if left := sorted(set(reading.machine.usable) - reading.speeds.keys()):
+        text = f"How fast they are beside their like could not be measured of CPU {_listed(left)}"
+        yield warning(ReasonCode.TOOL_FAILED, f"cpu:{left[0]}" if len(left) == 1 else "cpu", text)
+
+
 def _listed(cpus: Sequence[int]) -> str:
     return ", ".join(map(str, cpus[:16])) + (" …" if len(cpus) > 16 else "")
 
@@ -94,6 +116,8 @@ def _unchecked(reading: Readings) -> Iterator[Finding]:
         text = "This CPU's matrix units (AMX) were not tested: only OpenDCDiag does, and it is not installed"
         yield info(ReasonCode.COVERAGE_LOW, "cpu", text)
     if reading.checked is None:
+        text = "This stress-ng does not say whose results it checks: what it did may have been load only"
+        yield info(ReasonCode.COVERAGE_LOW, "cpu", text)
         return
     ran = {one.report.stressor for one in reading.cpu if one.report is not None}
     if unchecked := sorted(ran - set(reading.checked) - CHECKS_UNTOLD):
@@ -137,7 +161,7 @@ def _load_not_seen(memory: MemoryReading, plan: Plan) -> bool:
 
 def _coverage(tested_mib: int, plan: Plan, options: Options) -> list[Finding]:
     """The floor is of what the load was allowed to take: how much that is, is not the machine's doing."""
-    if plan.memory_mib < 1 or tested_mib < options.memory_coverage_floor * plan.memory_mib:
+    if tested_mib < max(1, options.memory_coverage_floor * plan.memory_mib):
         text = f"{tested_mib} MiB of memory tested, of {plan.memory_mib} MiB that could be taken"
         return [error(ReasonCode.COVERAGE_LOW, "memory", text)]
     if plan.allowed_share < options.memory_coverage_floor:

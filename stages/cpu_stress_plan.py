@@ -138,6 +138,8 @@ class Readings:
     memory: MemoryReading
     throttled: dict[str, float]
     """The part of the load for which each CPU was slowed down for heat; empty where the machine does not count it."""
+    throttle_unread: str = ""
+    """Why that is not known of a machine that may well count it."""
     speeds: dict[int, float] = field(default_factory=dict)
     slow: dict[int, float] = field(default_factory=dict)
     peak_khz: dict[int, int] = field(default_factory=dict)

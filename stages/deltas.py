@@ -2,7 +2,7 @@
 
 Left to the stages that know the device, while they run: NIC error counters to Network, throttling to CPUStress, power
 events of the BMC to PSU; and always: disk lines of the kernel log to Storage (by `kernel_log.disk_events`), SMART
-counters to SMART, which reads them again at its end.
+counters to SMART and Storage, which read them again at their end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from probes.counters import LINK_COUNTERS, AerErrors, Counters, MemoryErrors, nic_errors, throttled_fraction
 from probes.kernel_log import KernelEvent, Kind, events
-from stages import deltas_sel
+from stages import deltas_gaps, deltas_sel
 from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
 
 CORRECTED_LIMIT = 50
@@ -77,14 +77,8 @@ def earlier(before: Counters) -> list[Finding]:
 
 
 def _gaps(before: Counters, after: Counters, severity: Callable[..., Finding]) -> Iterator[Finding]:
-    for counters in (before, after):
-        if counters.unreadable:
-            text = f"Not read, so not judged: {'; '.join(counters.unreadable)}"
-            yield severity(ReasonCode.OUTPUT_UNREADABLE, "fault-counters", text)
-            return
-    if lost := after.kernel_log.lost_since(before.kernel_log):
-        text = f"{lost} records of the kernel log were overwritten before they could be read"
-        yield severity(ReasonCode.OUTPUT_UNREADABLE, "kernel-log", text)
+    for component, text in deltas_gaps.gaps(before, after):
+        yield severity(ReasonCode.OUTPUT_UNREADABLE, component, text)
 
 
 # --- CPU and memory --------------------------------------------------------------------------------------------------
@@ -97,7 +91,7 @@ def _machine_checks(before: Counters, after: Counters, new: list[KernelEvent]) -
         name = f"cpu:{cpu}" if cpu else "host"
         text = f"{_times(len(lines), 'uncorrected hardware error')} reported by {name} (machine check)"
         yield error(ReasonCode.MCE_UNCORRECTED, name, text, lines[-1].line)
-    gained = (after.mce_exceptions or 0) - (before.mce_exceptions or 0)
+    gained = _gain(before.mce_exceptions, after.mce_exceptions)
     if gained > 0 and not seen:
         text = f"{_times(gained, 'machine check exception')} counted: an uncorrected hardware error"
         yield error(ReasonCode.MCE_UNCORRECTED, "host", text)
@@ -111,7 +105,10 @@ def _memory(before: Counters, after: Counters) -> tuple[list[Finding], list[Meas
     findings: list[Finding] = []
     measurements: list[Measurement] = []
     for name, now in after.memory.items():
-        old = before.memory.get(name, MemoryErrors())
+        old = before.memory.get(name)
+        if old is None and before.unreadable:
+            continue  # it may have counted this long ago
+        old = old or MemoryErrors()
         uncorrected, corrected = now.uncorrected - old.uncorrected, now.corrected - old.corrected
         if uncorrected > 0:
             text = f"{_times(uncorrected, 'uncorrected memory error')} on {name}: data was lost; replace it"
@@ -138,10 +135,15 @@ def _memory_lines(new: list[KernelEvent]) -> Iterator[Finding]:
 
 
 def _corrupted_memory(before: Counters, after: Counters) -> Iterator[Finding]:
-    gained = (after.hardware_corrupted_kib or 0) - (before.hardware_corrupted_kib or 0)
+    gained = _gain(before.hardware_corrupted_kib, after.hardware_corrupted_kib)
     if gained > 0:
         text = f"The kernel took {gained} KiB of memory out of use because it is broken (HardwareCorrupted)"
         yield error(ReasonCode.ECC_UNCORRECTED, "memory", text)
+
+
+def _gain(before: int | None, after: int | None) -> int:
+    """What a count gained; nothing where one of the two was not read, which is told as a gap."""
+    return 0 if before is None or after is None else after - before
 
 
 def _corrected(code: ReasonCode, component: str, count: int, text: str, line: str) -> Finding:
@@ -154,7 +156,10 @@ def _corrected(code: ReasonCode, component: str, count: int, text: str, line: st
 def _aer(before: Counters, after: Counters, new: list[KernelEvent]) -> Iterator[Finding]:
     counted: set[str] = set()
     for address, now in after.aer.items():
-        old = before.aer.get(address, AerErrors())
+        old = before.aer.get(address)
+        if old is None and before.unreadable:
+            continue
+        old = old or AerErrors()
         gains = (now.fatal - old.fatal, now.nonfatal - old.nonfatal, now.correctable - old.correctable)
         if any(gain > 0 for gain in gains):
             counted.add(address)
@@ -186,6 +191,9 @@ def _aer_findings(address: str, fatal: int, nonfatal: int, correctable: int, lin
 
 def _links(before: Counters, after: Counters) -> Iterator[Finding]:
     """A warning: how many are too many depends on the traffic, which only the Network stage knows."""
+    for name, mac in deltas_gaps.vanished_nics(before, after):
+        text = f"{name} was there when this stage began, and was gone when it ended"
+        yield warning(ReasonCode.NET_LINK_DOWN, f"nic:{mac}", text)
     for name, mac in after.nic_macs.items():
         gains = {counter: n for counter, n in nic_errors(before, after, name).items() if counter in LINK_COUNTERS}
         if name in before.nics and gains:

@@ -132,6 +132,9 @@ def judge(reading: Readings, options: Options) -> Outcome:
     measurements: list[Measurement] = []
     if reading.failure is not None:
         findings += [_of_all(reading.failure, device) for device in _nvidia(reading)]
+    elif not reading.samples:
+        missing = error(ReasonCode.OUTPUT_UNREADABLE, "gpu", "there is no reading of its health")
+        findings += [_of_all(missing, device) for device in _nvidia(reading)]
     for device in reading.devices:
         if device.vendor_id != gpus.NVIDIA:
             findings.append(_other_vendor(device))

@@ -171,6 +171,9 @@ def _cpu_findings(cpu: Cpu) -> Iterable[Finding]:
         text = "The kernel does not say which CPUs are present, so it cannot be checked that all are online"
         yield error(ReasonCode.PROBE_ERROR, "cpu", text)
     if not cpu.offline:
+        if (cpu.present or 0) > (cpu.logical_cores or 0):
+            text = f"{cpu.present} CPUs are present, and of {cpu.logical_cores or 0} it is known that they are online"
+            yield error(ReasonCode.PROBE_ERROR, "cpu", text)
         return
     numbers = ", ".join(map(str, cpu.offline[:16])) + (" ..." if len(cpu.offline) > 16 else "")
     text = f"{len(cpu.offline)} of {cpu.present} CPUs are present but offline: {numbers}"
@@ -182,6 +185,12 @@ def _cpu_findings(cpu: Cpu) -> Iterable[Finding]:
 
 
 def _memory_findings(memory: Memory, options: Options) -> Iterable[Finding]:
+    for dimm in memory.dimms or ():
+        if dimm.size is None:
+            text = (
+                f"The firmware does not say how large the module {dimm.slot} is: whether all of it is used is not known"
+            )
+            yield warning(ReasonCode.PROBE_ERROR, dimm.component, text)
     sizes = [dimm.size for dimm in memory.dimms or () if dimm.size]
     if not sizes:
         return
@@ -245,7 +254,7 @@ def _coverage(found: Inventory, expected: Sequence[ExpectedDisk]) -> dict[str, f
     serials = {disk.serial for disk in found.disks or ()}
     return {
         **{name: float(name not in failed) for name in (*sections, *sorted(failed))},
-        **{f"disk:{wanted.serial}": float(wanted.serial in serials) for wanted in expected},
+        **{f"disk:{wanted.serial}": float(wanted.serial.strip() in serials) for wanted in expected},
     }
 
 

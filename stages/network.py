@@ -44,7 +44,7 @@ class Options:
     """True: untested throughput is an error. None: unless the iperf3 server is on this very host."""
     throughput_share: float = field(default=0.8, metadata={"minimum": 0, "maximum": 1})
     """The part of the link's speed that must be reached."""
-    path_mbps: float | None = None
+    path_mbps: float | None = field(default=None, metadata={"minimum": 1})
     """The speed of the slowest part of the way to the server, if it is slower than the links here."""
     expected_nics: tuple[str, ...] = ()
     """MAC addresses of ports that must be here and have a link."""
@@ -52,12 +52,12 @@ class Options:
     """What must stand at the other end by LLDP, each "MAC=SYSTEM" or "MAC=SYSTEM/PORT"."""
     lldp_wait_s: float = field(default=31.0, metadata={"minimum": 0, "maximum": 300})
     """How long an expected neighbour is listened for at least; switches speak every 30 s."""
-    errors_per_minute: float = 3.0
-    retransmit_warning: float = 0.001
-    retransmit_failure: float = 0.01
+    errors_per_minute: float = field(default=3.0, metadata={"minimum": 0})
+    retransmit_warning: float = field(default=0.001, metadata={"minimum": 0, "maximum": 1})
+    retransmit_failure: float = field(default=0.01, metadata={"minimum": 0, "maximum": 1})
     transceiver_alarms_fail: bool = False
     """Whether a transceiver's alarm is an error or a warning."""
-    pauses_per_second: float = 1000.0
+    pauses_per_second: float = field(default=1000.0, metadata={"minimum": 0})
     """So many pause frames are a warning."""
     retry_s: float = field(default=60.0, metadata={"minimum": 0})
     """How long a server that is away or busy is tried."""

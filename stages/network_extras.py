@@ -27,12 +27,27 @@ def gained(reading: PortReading, kind: str) -> int:
     return max(0, after - before) if before is not None and after is not None else 0
 
 
+def lost_counters(reading: PortReading) -> list[str]:
+    """A driver's counters that are lower than before, or gone."""
+    before, after = reading.statistics_before.counts, reading.statistics_after.counts
+    return sorted(kind for kind, count in before.items() if after.get(kind, -1) < count)
+
+
 def judge(reading: PortReading, limits: Wanted) -> list[Finding]:
     """The findings of one port."""
     found = [*_neighbor(reading, limits), *_path(reading)]
     if reading.port.carrier and not reading.port.virtual:
         found += [*_transceiver(reading, limits), *_duplex(reading), *_pauses(reading, limits), *_symbols(reading)]
     return found
+
+
+def unheard(readings: Sequence[PortReading], limits: Wanted) -> Iterator[Finding]:
+    """Neighbours that are expected at ports which are not here: of other hosts of the profile, or misspelt."""
+    here = {mac for reading in readings for mac in reading.port.macs}
+    for mac, wanted in limits.neighbors.items():
+        if mac not in here:
+            text = f"No port here has the MAC address {mac}, which should be cabled to {wanted}: not looked for"
+            yield info(ReasonCode.NET_NEIGHBOR_UNSEEN, f"nic:{mac}", text)
 
 
 def measured(reading: PortReading) -> Iterator[Measurement]:
@@ -131,6 +146,14 @@ def _path(reading: PortReading) -> Iterator[Finding]:
     path, name, component = reading.path, reading.port.name, reading.port.component
     if path is None:
         return
+    if path.problem:
+        text = (
+            f"Whether {name} is alone with its IP address and carries packets of its MTU is not known: {path.problem}"
+        )
+        yield info(ReasonCode.OUTPUT_UNREADABLE, component, text)
+    elif path.small is False:
+        text = f"The orchestrator answers no echo over {name}: whether packets of the MTU pass is not known"
+        yield info(ReasonCode.NET_MTU_BLACK_HOLE, component, text)
     if path.claimed_by:
         listed = ", ".join(path.claimed_by)
         text = f"The IP address of {name} is used by another device as well: {listed}"

@@ -83,7 +83,12 @@ def _judge_duplex(reading: PortReading) -> list[Finding]:
 
 def _judge_speed(reading: PortReading) -> list[Finding]:
     port, offer, speed = reading.port, reading.offer, reading.speed_mbps
-    if offer is None or speed is None:
+    if speed is None:
+        text = (
+            f"{port.name} has a link, and its driver does not say how fast: neither that nor its throughput is judged"
+        )
+        return [warning(ReasonCode.NET_LINK_DEGRADED, port.component, text)]
+    if offer is None:
         return []
     common, own = offer.best_common_mbps(), offer.best_own_mbps()
     if common is not None and speed < common:
@@ -107,11 +112,26 @@ def _judge_counters(reading: PortReading, limits: Limits) -> Judged:
     bad = bool(reading.flows) and rate > limits.errors_per_minute
     limit = limits.errors_per_minute if reading.flows else None
     measured = [Measurement("link_errors", port.component, rate, "1/min", limit, None if limit is None else not bad)]
-    if new <= 0:
-        return [], measured
+    if new == 0:
+        return _began_anew(reading), measured
     evidence = ", ".join(f"{name} +{count}" for name, count in gained.items() if count)
     text = f"{port.name} counted {new} link errors in {reading.watched_s:.0f} s ({evidence})"
-    return [(error if bad else warning)(ReasonCode.NET_ERRORS, port.component, text, evidence)], measured
+    found = (error if bad else warning)(ReasonCode.NET_ERRORS, port.component, text, evidence)
+    return [found, *_began_anew(reading)], measured
+
+
+def _began_anew(reading: PortReading) -> list[Finding]:
+    """Counters that are lower than before, or gone: what they counted meanwhile is not known."""
+    before, after = reading.before, reading.after
+    assert before is not None
+    assert after is not None
+    names = ("crc", "frame", "carrier", "carrier_changes", "rx_bytes", "tx_bytes")
+    lost = [name for name in names if getattr(after, name) < getattr(before, name)]
+    lost += network_extras.lost_counters(reading)
+    if not lost:
+        return []
+    text = f"Counters of {reading.port.name} began anew or went away during the test: {', '.join(lost)}"
+    return [warning(ReasonCode.NET_ERRORS, reading.port.component, text)]
 
 
 def _gained(reading: PortReading) -> dict[str, int]:
@@ -119,9 +139,9 @@ def _gained(reading: PortReading) -> dict[str, int]:
     before, after = reading.before, reading.after
     assert before is not None
     assert after is not None
-    gained = {name: getattr(after, name) - getattr(before, name) for name in ("crc", "frame", "carrier")}
+    gained = {name: max(0, getattr(after, name) - getattr(before, name)) for name in ("crc", "frame", "carrier")}
     gained["crc"] = max(gained["crc"], network_extras.gained(reading, "crc"))
-    gained["link changes"] = after.carrier_changes - before.carrier_changes
+    gained["link changes"] = max(0, after.carrier_changes - before.carrier_changes)
     gained["uncorrectable FEC blocks"] = network_extras.gained(reading, "fec_uncorrectable")
     return gained
 

@@ -27,6 +27,7 @@ def judge(
         *(finding for found, _ in judged for finding in found),
         *untested(readings, throughput_required),
         *network_extras.same_addresses(ports),
+        *network_extras.unheard(ports, limits),
         *_silence(readings, limits),
     ]
     versions = sorted({flow.flow.version for reading in ports for flow in reading.flows.values()})

@@ -33,7 +33,8 @@ STANDARD: Mapping[str, Mapping[str, Any]] = {
 BURNIN: Mapping[str, Mapping[str, Any]] = {
     "SMART": {"self_test": "short"},
     "CPUStress": {"duration_s": 12 * HOUR_S, "memory_coverage_floor": 1.0},
-    "Storage": {"duration_s": 12 * HOUR_S, "until_covered": True, "coverage_floor": 1.0},
+    # `write_fraction` is of destructive runs: what all of a disk is read for, all of it is written for.
+    "Storage": {"duration_s": 12 * HOUR_S, "until_covered": True, "coverage_floor": 1.0, "write_fraction": 1.0},
     "Network": {"duration_s": 600.0},
     "GPU": {"duration_s": HOUR_S},
     "PSU": {"duration_s": 600.0},

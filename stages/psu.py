@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from probes import ipmi, psus
+from probes import ipmi, psus, smbios
 from probes.ipmi import IpmiError
 from probes.tools import ToolError, ToolMissing, ToolUnkillable
-from stages import psu_judge, psu_redfish, psu_samples
+from stages import psu_judge, psu_places, psu_redfish, psu_samples
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.psu_judge import Limits, PsuReadings
 from stages.psu_samples import PsuSamples
@@ -67,6 +67,7 @@ async def run(context: StageContext, options: Options) -> PsuReadings:
         failures=tuple(samples.failures),
         new_events=tuple(samples.events_new),
         serials=await _serials(context),
+        firmware=await _firmware(context),
         problems=tuple(problems),
         redfish=watched.readings() if watched else None,
     )
@@ -165,6 +166,17 @@ async def _serials(context: StageContext) -> dict[str, str]:
     except (IpmiError, ToolError) as problem:
         context.info(f"no serial numbers from the BMC: {problem}")
         return {}
+
+
+async def _firmware(context: StageContext) -> tuple[str, ...]:
+    """Supplies by the firmware's tables; one that has none, or none that can be read, is no fault."""
+    if not ipmi.present(context.host) or not smbios.present(context.host):
+        return ()
+    try:
+        return psu_places.of_firmware(await smbios.read(context.host, (smbios.POWER_SUPPLY,)))
+    except (ToolError, smbios.UnreadableTables) as problem:
+        context.info(f"no power supplies from the firmware's tables: {problem}")
+        return ()
 
 
 def judge(readings: PsuReadings, options: Options) -> Outcome:

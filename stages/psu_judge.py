@@ -10,7 +10,9 @@ from statistics import fmean
 from probes import psus
 from probes.ipmi import SelEntry
 from probes.psus import Psu, PsuReading
+from stages import psu_places
 from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error, info, warning
+from stages.psu_places import place_number
 
 IMBALANCE_FLOOR_W = 100.0
 """Below this in total, the split says nothing: supplies share by a droop that only a load brings out."""
@@ -48,6 +50,8 @@ class PsuReadings:
     new_events: tuple[SelEntry, ...] = ()
     serials: Mapping[str, str] = field(default_factory=dict)
     """By the name of the part, for instance {"PSU1 FRU": "SERIAL"}."""
+    firmware: tuple[str, ...] = ()
+    """The supplies that the firmware's tables say are there."""
     problems: tuple[Finding, ...] = ()
     """What kept something from being read or loaded."""
     redfish: RedfishReadings | None = None
@@ -78,14 +82,17 @@ def judge(readings: PsuReadings, limits: Limits) -> Outcome:
 def _local(readings: PsuReadings, limits: Limits) -> Outcome:
     if not readings.has_sensors:
         return _without_sensors(readings, limits)
-    serials = {number: serial for part, serial in readings.serials.items() if (number := _place(part)) is not None}
+    serials = {
+        number: serial for part, serial in readings.serials.items() if (number := place_number(part)) is not None
+    }
     samples = [_with_serials(sample, serials) for sample in readings.samples]
     found = _by_name(samples)
+    left_out = [*psu_places.findings(samples, list(found), readings.serials, readings.firmware, limits.expected_count)]
     if not found:
         outcome = _no_supplies(readings, limits)
-        return outcome.plus([*readings.problems, *_units(samples), *_events(readings.new_events, {})])
+        return outcome.plus([*readings.problems, *left_out, *_units(samples), *_events(readings.new_events, {})])
     findings = [*_unread(readings.failures, len(samples), "BMC", "bmc"), *_group(samples, found, limits)]
-    findings += [*_units(samples), *_events(readings.new_events, found), *readings.problems]
+    findings += [*left_out, *_units(samples), *_events(readings.new_events, found), *readings.problems]
     return _outcome(found, len(samples), findings)
 
 
@@ -112,14 +119,8 @@ def _no_supplies(readings: PsuReadings, limits: Limits) -> Outcome:
     return Outcome("The BMC has no power supply sensors, and none are expected", hardware_present=False)
 
 
-def _place(part: str) -> int | None:
-    """The number of the supply that a part's name speaks of: "PSU1 FRU", "Pwr Supply 2 FRU", "PS1"."""
-    match = re.match(r"(?:PSU?|PWS|P(?:o)?we?r[ _]?Supply)[ _-]?#?(\d+)", part, re.IGNORECASE)
-    return int(match[1]) if match else None
-
-
 def _with_serials(sample: PsuReading, serials: Mapping[int, str]) -> PsuReading:
-    supplies = [replace(psu, serial=psu.serial or serials.get(_place(psu.name) or 0)) for psu in sample.supplies]
+    supplies = [replace(psu, serial=psu.serial or serials.get(place_number(psu.name) or 0)) for psu in sample.supplies]
     return replace(sample, supplies=tuple(supplies))
 
 
@@ -209,6 +210,9 @@ def _supply(name: str, seen: Sequence[Psu], found: Seen, limits: Limits) -> Iter
         else:
             text = f"{name} claims to be without power, yet it is the only supply and the machine runs: not believed"
             yield info(ReasonCode.PSU_INPUT_LOST, component, text)
+    if seen[-1].source == "power_supply" and not all(psu.states for psu in seen):
+        text = f"The kernel lists power supply {name}, but does not say whether it has power"
+        yield error(ReasonCode.OUTPUT_UNREADABLE, component, text)
     yield from _absence(name, seen, found, limits)
 
 

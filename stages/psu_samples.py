@@ -60,7 +60,7 @@ class PsuSamples:
 
 
 def _typed(reading: PsuReading) -> PsuReading:
-    for row in (*reading.supplies, *reading.redundancy):
+    for row in (*reading.supplies, *reading.redundancy, *reading.places):
         _typed_row(row)
     return reading
 

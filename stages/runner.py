@@ -59,7 +59,7 @@ class StageRun:
         self._context.plan.set(self._stage.planned_s(options))
         before = await self._snapshot(conclusion.BEFORE)
         readings, endings = await self._supervised(options)
-        if readings is not None and not isinstance(readings, Outcome):
+        if readings is not None:
             self._write(conclusion.READINGS, readings)
         after = None if self._interruption.done() else await self._snapshot(conclusion.AFTER)
         endings += self._survivors()
@@ -123,13 +123,18 @@ class StageRun:
             return None, [error(ReasonCode.STAGE_CRASHED, name, text)]
         problem = task.exception()
         if problem is None:
-            readings = task.result()
-            if readings is None:
-                return None, [error(ReasonCode.STAGE_CRASHED, name, f"{name} ended without saying what it found")]
-            return readings, []
+            return self._own_readings(task.result())
         if isinstance(problem, ToolError):
             return None, [tool_finding(problem, name)]
         return None, [self._crash(problem)]
+
+    def _own_readings(self, readings: Any) -> tuple[Any | None, list[Finding]]:
+        """A stage says what it read, and nothing else: what comes of it is for its judge alone to say."""
+        if isinstance(readings, self._stage.readings):
+            return readings, []
+        name, given = self._stage.name, type(readings).__name__
+        text = f"{name} ended without saying what it read: it gave {given}, not its {self._stage.readings.__name__}"
+        return None, [error(ReasonCode.STAGE_CRASHED, name, text)]
 
     def _crash(self, problem: BaseException) -> Finding:
         name = self._stage.name

@@ -76,10 +76,12 @@ def plan(readings: Sequence[Reading], options: Options) -> dict[Target, SelfTest
     """For each disk that has a verdict to give: how its self-test is paced, or why it is left out."""
     plans: dict[Target, SelfTestResult | Pace] = {}
     for reading in readings:
-        if reading.report is None or options.self_test is SelfTest.NONE:
+        if reading.report is None:
             continue
         takes_s = reading.report.self_tests.short_s
-        if options.self_test is SelfTest.SHORT_IF_QUICK and takes_s > options.quick_limit_s:
+        if options.self_test is SelfTest.NONE:
+            plans[reading.target] = SelfTestResult(SelfTestEnd.SKIPPED, "the profile asks for none")
+        elif options.self_test is SelfTest.SHORT_IF_QUICK and takes_s > options.quick_limit_s:
             text = f"the disk needs {takes_s / 60:.0f} min for it, this profile allows {options.quick_limit_s / 60:.0f}"
             plans[reading.target] = SelfTestResult(SelfTestEnd.SKIPPED, text)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from probes.smart_parse import SmartReport
+from probes.smart_report import SmartReport
 
 REALLOCATED, REPORTED, PENDING, OFFLINE_UNCORRECTABLE, LINK_CRC = 5, 187, 197, 198, 199
 # Attribute numbers are the makers' own; smartctl's drive database names what each means on this model.
@@ -25,6 +25,7 @@ PENDING_ECC = "Current_Pending_ECC_Cnt"
 SECTORS_PENDING = "sectors pending"
 ERRORS_REPORTED = "errors reported as uncorrectable"
 NVME_MEDIA_ERRORS = "NVMe media errors"
+REPLACED, LINK, CRITICAL = "sectors replaced", "CRC errors on its link", "bits of its NVMe critical warning"
 
 
 def counted(report: SmartReport, number: int) -> int | None:
@@ -51,6 +52,19 @@ def media_errors(report: SmartReport) -> dict[str, int]:
 def reallocated(report: SmartReport) -> int | None:
     """Sectors that the disk has replaced, None where it does not count them."""
     return report.scsi.grown_defects if report.scsi else counted(report, REALLOCATED)
+
+
+def gain_counts(report: SmartReport) -> dict[str, int]:
+    """The counters of which a rise under load speaks against the disk, by what they count."""
+    counts: dict[str, int | None] = {
+        **media_errors(report),
+        REPLACED: reallocated(report),
+        LINK: counted(report, LINK_CRC),
+        CRITICAL: report.nvme.critical_warning if report.nvme else None,
+    }
+    if misuses_pending(report):
+        counts.pop(SECTORS_PENDING, None)
+    return {what: count for what, count in counts.items() if count is not None}
 
 
 def misuses_pending(report: SmartReport) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from probes.smart import Reading
-from probes.smart_parse import (
+from probes.smart_report import (
     BIT_ERROR_LOG,
     BIT_FAILING,
     BIT_PAST_THRESHOLD,
@@ -203,7 +203,7 @@ def _nvme(disk: _Disk, limits: Limits) -> Iterator[Finding]:
         text = f"{disk.called}: {spare} % spare blocks left, the maker's threshold is {threshold} %"
         yield error(ReasonCode.NVME_SPARE_LOW, disk.component, text)
     used = health.percentage_used
-    if used is not None and used > limits.wear_warning_percent:
+    if used is not None and used > min(limits.wear_warning_percent, limits.wear_failed_percent):
         text = f"{disk.called}: {used} % of its rated endurance is used"
         grade = error if used > limits.wear_failed_percent else warning
         yield grade(ReasonCode.NVME_WORN, disk.component, text)

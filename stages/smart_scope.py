@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from probes.smart import SELDOM_SMART, WITHOUT_SMART, Reading
-from probes.smart_parse import SmartReport
+from probes.smart_report import SmartReport
 
 RAID_VOLUME = re.compile(
     r"\bRAID\b|PERC|LOGICAL VOLUME|MegaRAID|ServeRAID|Smart ?Array|^(?:AVAGO|LSI|LSILOGIC|BROADCOM|Adaptec)\b",

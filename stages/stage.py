@@ -1,7 +1,7 @@
 """What a stage is, and what it is given to work with.
 
-A stage is one file that ends in `STAGE = Stage(...)`. It gets a `StageContext` and its options and returns an
-`Outcome`. It never sees the orchestrator, a run state, or another stage.
+A stage is one file that ends in `STAGE = Stage(...)`. Its `run` gets a `StageContext` and its options and returns
+readings; its `judge` makes an `Outcome` of them. It never sees the orchestrator, a run state, or another stage.
 """
 
 from __future__ import annotations
@@ -158,11 +158,11 @@ class Stage(Generic[OptionsT]):
     planned_s: Callable[[OptionsT], float]
     """Seconds that it takes as far as the options tell; `context.plan.set` corrects it at run time."""
     run: Callable[[StageContext, OptionsT], Awaitable[Any]]
-    """Reads and loads the hardware; returns the stage's readings, or an Outcome where it has no `judge`."""
-    readings: type[Any] | None = None
+    """Reads and loads the hardware; returns the stage's readings."""
+    readings: type[Any]
     """A frozen dataclass of plain values: all that `judge` looks at. It is kept in the evidence as JSON, so that the
     same judgement can be made again later, elsewhere, from the evidence alone."""
-    judge: Callable[[Any, OptionsT], Outcome] | None = None
+    judge: Callable[[Any, OptionsT], Outcome]
     """Pure: readings and options to an outcome."""
     counters_needed: bool = False
     """True when the machine's fault counters are part of what this stage proves: unread, they leave it unknown."""

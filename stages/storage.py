@@ -13,7 +13,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from probes import disks as disks_probe
@@ -22,7 +22,7 @@ from probes.apart import apart
 from probes.bus import bus_of
 from probes.disks import Disk
 from probes.notes import Notes
-from stages import storage_judge
+from stages import storage_judge, storage_smart
 from stages.stage import RunFacts, Stage, StageContext
 from stages.storage_disk import Moved, Subject, is_foreign, moved, subjects_of
 from stages.storage_plan import ALONE_S, Options
@@ -60,8 +60,12 @@ async def run(context: StageContext, options: Options) -> StorageReadings:
         return StorageReadings(unlisted=str(problem), expected_disks=expected)
     subjects = subjects_of([disk for disk in found if not is_foreign(disk, expected)])
     log_before = await apart(lambda: kernel_log.read(context.host), "kernel log")
+    smart_before = await storage_smart.counts(context.host, subjects)
     reads, writes = await _test(context, options, subjects, found) if subjects else ([], [])
+    asked_again = [one for one in subjects if one.component in smart_before]
+    smart_after = await storage_smart.counts(context.host, asked_again)
     log_after = await apart(lambda: kernel_log.read(context.host), "kernel log")
+    reads = [_if_still_there(context, read) for read in reads]
     readings = StorageReadings(
         found=tuple(found),
         expected_disks=expected,
@@ -70,11 +74,20 @@ async def run(context: StageContext, options: Options) -> StorageReadings:
         writes=tuple(writes),
         kernel_log_unreadable=log_before.unreadable or log_after.unreadable or "",
         kernel_lines=kernel_lines(context, subjects, log_after.since(log_before)),
+        smart=storage_smart.paired(smart_before, smart_after),
     )
     _keep_zones(context, reads)
     for finding in storage_judge.judge(readings, options).errors:
         context.error(finding.message)
     return readings
+
+
+def _if_still_there(context: StageContext, read: ReadRun) -> ReadRun:
+    """A disk can leave after its own part was done, while others are still read or written."""
+    number = read.subject.disk.device_number
+    if read.plan is None or read.gone or number is None or context.host.sys("dev", "block", number).exists():
+        return read
+    return replace(read, gone="it left the bus after it had been read: the kernel does not list it any more")
 
 
 def is_destructive(facts: RunFacts) -> bool:
@@ -224,6 +237,6 @@ STAGE = Stage(
     readings=StorageReadings,
     judge=storage_judge.judge,
     counters_needed=True,
-    tools=("fio", "wipefs", "nvme", "sg_persist"),
+    tools=("fio", "wipefs", "nvme", "sg_persist", "smartctl"),
     destructive=True,
 )

@@ -179,7 +179,7 @@ def _speed(run: ReadRun, options: Options) -> tuple[list[Finding], list[Measurem
     component, floor = run.subject.component, floor_of(run.subject.disk, options)
     measurements = _latencies(run)
     if run.speed is None:
-        return [], measurements
+        return _unmeasured(run, floor), measurements
     shared = rate = run.speed.sequential_bytes_per_s / 1e6
     if run.alone is not None and run.alone.read_bytes:
         rate = max(shared, run.alone.bytes_per_s / 1e6)
@@ -191,6 +191,14 @@ def _speed(run: ReadRun, options: Options) -> tuple[list[Finding], list[Measurem
     make = error if rate < WEAK * floor else warning
     text = f"The disk {run.subject.label} reads only {rate:.1f} MB/s; a sound one of its kind reaches {floor:.0f} MB/s"
     return [make(ReasonCode.DISK_SLOW, component, text)], measurements
+
+
+def _unmeasured(run: ReadRun, floor: float | None) -> list[Finding]:
+    """A disk with a floor is held against it, or is unknown; whatever failed says it better."""
+    if floor is None or run.problems or run.io_errors or run.gone or any(job.error for job in run.jobs.values()):
+        return []
+    text = f"How fast {run.subject.label} reads could not be measured; a sound one of its kind reaches {floor:.0f} MB/s"
+    return [error(ReasonCode.OUTPUT_UNREADABLE, run.subject.component, text)]
 
 
 def _latencies(run: ReadRun) -> list[Measurement]:

@@ -121,7 +121,7 @@ async def _read(reading: _Reading, options: Options, time_s: float, planned: Cal
     return ReadRun(
         subject=reading.subject,
         plan=plan,
-        speed=speed if probe.get(SEQUENTIAL) else None,
+        speed=speed if (sequential := probe.get(SEQUENTIAL)) and sequential.read_bytes else None,
         jobs={**probe, **jobs},
         io_errors=tuple(reading.io_errors),
         problems=tuple(reading.problems),

@@ -12,6 +12,7 @@ from stages.stage import ExpectedDisk
 from stages.stamps import Proof, Wrong
 from stages.storage_disk import Subject
 from stages.storage_plan import ReadPlan, Speed
+from stages.storage_smart import SmartCounts
 from stages.wipe_guard import Refused
 
 
@@ -80,3 +81,5 @@ class StorageReadings:
     kernel_log_unreadable: str = ""
     kernel_lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the kernel logged of a disk's errors during the test, by component."""
+    smart: Mapping[str, SmartCounts] = field(default_factory=dict)
+    """What the disks count themselves, before and after, by component; of those that tell."""

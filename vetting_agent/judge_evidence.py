@@ -160,9 +160,6 @@ class _Files:
 
     def readings(self, stage: Stage[Any], *, ended_early: bool) -> Any | None:
         """None without a finding only for a stage that something ended before it had read all."""
-        if stage.readings is None or stage.judge is None:
-            self.reject(conclusion.READINGS, f"{stage.name} cannot be judged from evidence: it keeps no readings")
-            return None
         if ended_early and not self.has(conclusion.READINGS):
             return None
         return self.decode(conclusion.READINGS, stage.readings)

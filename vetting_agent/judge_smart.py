@@ -15,7 +15,8 @@ from typing import Any
 
 from probes.json_paths import rows
 from probes.smart import Reading, Target
-from probes.smart_parse import NVME_SELF_TESTS_SINCE, Protocol, SmartReport, Unreadable, recorded_document, report_of
+from probes.smart_parse import Unreadable, recorded_document, report_of
+from probes.smart_report import NVME_SELF_TESTS_SINCE, Protocol, SmartReport
 from stages.outcome import Finding, Outcome, ReasonCode, error, info
 from stages.smart import STAGE, Options, Readings
 from stages.smart import judge as judge_disks

@@ -63,7 +63,16 @@ async def test_our_own_other_port_is_no_other_device(wire: Wire, tmp_path: Path,
 @pytest.mark.parametrize("out", ["", "[]", '{"small": 1, "full": true, "mtu": 1, "claimed_by": []}', "{"])
 async def test_a_child_that_says_nothing_sound(stand_ins: StandIns, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(path, "CHILD", (str(stand_ins.says("child", out)),))
-    assert await path.check(Host(tools=stand_ins.tools()), "lo", "127.0.0.1", "127.0.0.1") is None
+    seen = await path.check(Host(tools=stand_ins.tools()), "lo", "127.0.0.1", "127.0.0.1")
+    assert seen is not None
+    assert (seen.small, seen.full, seen.claimed_by) == (None, None, ())
+    assert seen.problem
+
+
+async def test_a_child_without_the_right_says_so(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "CHILD", (str(stand_ins.says("child", stderr="Operation not permitted", exit_code=1)),))
+    seen = await path.check(Host(tools=stand_ins.tools()), "lo", "127.0.0.1", "127.0.0.1")
+    assert seen == PathReading(problem="Operation not permitted")
 
 
 async def test_another_family_is_not_tried(host: Host) -> None:

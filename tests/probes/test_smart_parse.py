@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.smart_parse import Protocol, SmartReport, Unreadable, parse_report
+from probes.smart_parse import Unreadable, parse_report
+from probes.smart_report import Protocol, SmartReport
 from probes.smart_self_test_log import TestEnd, parse_nvme_cli
 from tests.support.smartctl_player import RECORDINGS, exit_of, recording
 

@@ -18,6 +18,7 @@ import pytest
 from probes.counters import Counters, Throttle, throttled_fraction
 from probes.cpu import CpuPlace
 from probes.host import Host
+from probes.kernel_log import KernelLog
 from probes.load import CpuTime, busy_share
 from stages import cpu_answers, cpu_speed, cpu_stress, psu_samples
 from stages.cpu_answers import AnswersReading, CpuAnswers
@@ -239,12 +240,17 @@ def right(cpu: int) -> CpuAnswers:
 GOOD = Readings(
     machine=TWO,
     plan=PLAN,
-    cpu=(CpuReading(report("pass-0.15")),),
+    cpu=tuple(CpuReading(replace(report("pass-0.15"), stressor=phase.stressor)) for phase in PLAN.phases),
     answers=AnswersReading((right(0), right(1)), (right(0), right(1))),
     busy={0: 1.0, 1: 0.98},
     memory=MemoryReading(sat=GOOD_SAT, taken_bytes=PLAN.memory_mib * MIB),
     throttled={},
+    speeds={0: 1000.0, 1: 1000.0},
+    checked=tuple(phase.stressor for phase in PLAN.phases),
 )
+
+
+COUNTERS = Counters(uptime_s=100.0)
 
 
 def judged(reading: Readings, options: Options = Options()) -> Outcome:  # noqa: B008
@@ -285,11 +291,50 @@ def test_a_cpu_without_answers_while_all_worked_is_not_tested() -> None:
 
 
 def test_what_this_stress_ng_does_not_check_is_told() -> None:
-    unchecked = replace(GOOD, checked=("hash",))
+    unchecked = replace(GOOD, checked=tuple(set(GOOD.checked or ()) - {"cpu"}))
     (finding,) = (one for one in judged(unchecked).findings if "check" in one.message)
     assert finding.severity is Severity.INFO
     assert finding.message.endswith("does not check the results of: cpu; they were load only")
-    assert not [one for one in judged(replace(GOOD, checked=("cpu",))).findings if "check" in one.message]
+    assert not [one for one in judged(GOOD).findings if "check" in one.message]
+    assert [one.severity for one in judged(replace(GOOD, checked=None)).findings if "check" in one.message] == [
+        Severity.INFO
+    ]
+
+
+def test_a_load_without_a_reading_is_not_tested() -> None:
+    outcome = judged(replace(GOOD, cpu=GOOD.cpu[1:]))
+    assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
+    assert "no reading of these loads: cpu" in outcome.message
+    planned = replace(GOOD, plan=replace(PLAN, dcdiag_s=10.0))
+    assert codes(judged(planned).errors) == [(ReasonCode.COVERAGE_LOW, "cpu")]
+    assert judged(replace(planned, opendcdiag=DcdiagReading("pass", 0, passed=9))).verdict is Verdict.PASS
+
+
+def test_memory_of_which_nothing_was_tested_never_passes_whatever_the_floor() -> None:
+    outcome = judged(replace(GOOD, memory=MemoryReading()), Options(memory_coverage_floor=0.0))
+    assert codes(outcome.errors) == [(ReasonCode.COVERAGE_LOW, "memory")]
+
+
+def test_speeds_that_could_not_be_measured_are_told() -> None:
+    for speeds, component in (({0: 1000.0}, "cpu:1"), ({}, "cpu")):
+        outcome = judged(replace(GOOD, speeds=speeds))
+        told = [one for one in outcome.findings if one.severity is Severity.WARNING]
+        assert [(one.reason_code, one.component) for one in told] == [(ReasonCode.TOOL_FAILED, component)]
+
+
+def test_throttle_counters_that_could_not_be_read_are_no_machine_without_them() -> None:
+    read = replace(COUNTERS, throttle={"0": Throttle(1, 500), "1": Throttle(1, 500)})
+    later = replace(read, uptime_s=200.0)
+    unread = Counters(kernel_log=KernelLog(unreadable="a read hangs"), unreadable=("a read hangs",))
+    assert cpu_stress._throttle_unread(read, later) == ""
+    assert cpu_stress._throttle_unread(COUNTERS, replace(COUNTERS, uptime_s=200.0)) == "", "it has none"
+    assert cpu_stress._throttle_unread(read, unread) == "a read hangs"
+    assert cpu_stress._throttle_unread(unread, later) == "a read hangs"
+    gone = replace(later, throttle={"0": Throttle(1, 500)})
+    assert cpu_stress._throttle_unread(read, gone) == "those of CPU 1 were read once only"
+    outcome = judged(replace(GOOD, throttle_unread="a read hangs"))
+    assert codes(outcome.errors) == [(ReasonCode.OUTPUT_UNREADABLE, "cpu")]
+    assert "does not count" not in " ".join(one.message for one in outcome.findings)
 
 
 def test_matrix_units_that_nobody_tested_are_told() -> None:
@@ -657,14 +702,16 @@ async def test_stress_ng_takes_the_place_of_stressapptest(tmp_path: Path, only_s
     assert tested.value > 50
 
 
+# By where the process may run, not by where it runs this moment: that would be a matter of luck on a busy machine.
 WRONG_ON_CPU_1 = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <sched.h>
+static int lies(void) { cpu_set_t may; return sched_getaffinity(0, sizeof may, &may) == 0 && CPU_ISSET(1, &may); }
 double drand48(void) { double right = ((double (*)(void))dlsym(RTLD_NEXT, "drand48"))();
-  return sched_getcpu() == 1 ? right * 2 + 0.5 : right; }
+  return lies() ? right * 2 + 0.5 : right; }
 long lrand48(void) { long right = ((long (*)(void))dlsym(RTLD_NEXT, "lrand48"))();
-  return sched_getcpu() == 1 ? right / 2 + 5 : right; }
+  return lies() ? right / 2 + 5 : right; }
 """
 
 

@@ -12,6 +12,7 @@ from stages.deltas import earlier, judge
 from stages.outcome import Finding, ReasonCode, Severity
 
 OLD = "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 4: a600000000020408"
+PORT = "0000:89:02.0"
 QUIET = Counters(kernel_log=KernelLog(None, 0, 10, (KernelLine(3, OLD),)), mce_exceptions=0, hardware_corrupted_kib=0)
 
 
@@ -160,10 +161,51 @@ def test_pcie_counters_are_judged_once() -> None:
     assert found(after(aer={"0000:89:02.0": AerErrors(1, 0, 0)}), before) == []
 
 
-def test_a_cleared_counter_is_no_negative_finding() -> None:
-    before = replace(QUIET, memory={"A1": MemoryErrors(9, 9)}, hardware_corrupted_kib=8, mce_exceptions=5)
-    now = after(memory={"A1": MemoryErrors(0, 0)})
-    assert found(now, before) == []
+def test_a_counter_that_begins_anew_is_no_zero() -> None:
+    full = replace(QUIET, memory={"A1": MemoryErrors(9, 9)}, aer={PORT: AerErrors(4, 0, 0)}, mce_exceptions=5)
+    now = replace(full, memory={"A1": MemoryErrors(0, 1)})
+    assert found(now, full) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+    assert "of A1 began anew" in judge(full, now)[0][0].message
+    assert "0000:89:02.0 began anew" in judge(full, replace(full, aer={PORT: AerErrors(3, 1, 0)}))[0][0].message
+    assert "exceptions began anew" in judge(full, replace(full, mce_exceptions=4))[0][0].message
+    assert found(replace(full, hardware_corrupted_kib=0), replace(full, hardware_corrupted_kib=8)) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        ({"memory": {}}, "the memory error counters of A1, A2 were"),
+        ({"memory": {"A1": MemoryErrors()}}, "the memory error counters of A2 were"),
+        ({"aer": {}}, "the PCIe error counters of 0000:89:02.0 were"),
+        ({"throttle": {"0": Throttle()}}, "the throttle counters of CPU 1 were"),
+        ({"mce_exceptions": None}, "machine check exceptions was"),
+        ({"hardware_corrupted_kib": None}, "broken memory was"),
+    ],
+)
+def test_a_counter_that_is_gone_is_no_zero(now: dict[str, object], words: str) -> None:
+    full = replace(
+        QUIET,
+        memory={"A1": MemoryErrors(), "A2": MemoryErrors()},
+        aer={PORT: AerErrors()},
+        throttle={"0": Throttle(), "1": Throttle()},
+    )
+    (finding,) = judge(full, replace(full, **now), needed=True)[0]  # type: ignore[arg-type]
+    assert (finding.reason_code, finding.severity) == (ReasonCode.OUTPUT_UNREADABLE, Severity.ERROR)
+    assert words in finding.message
+    assert judge(full, full, needed=True)[0] == []
+
+
+def test_what_was_not_read_before_is_charged_to_nobody() -> None:
+    """The counters since boot would else all count as new."""
+    old = {"memory": {"A1": MemoryErrors(900, 3)}, "aer": {PORT: AerErrors(7, 7, 7)}, "mce_exceptions": 9}
+    now = replace(QUIET, hardware_corrupted_kib=64, **old)  # type: ignore[arg-type]
+    assert found(now, UNREAD) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+
+
+def test_a_kernel_log_that_begins_anew_is_not_seen() -> None:
+    assert found(replace(QUIET, kernel_log=KernelLog())) == [
+        (ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "kernel-log")
+    ]
 
 
 UNREAD = Counters(kernel_log=KernelLog(unreadable="gone"), unreadable=("gone",))
@@ -192,7 +234,9 @@ def test_link_errors_are_charged_to_every_stage_but_the_one_that_judges_them() -
     assert finding.component == "nic:52:54:00:12:34:56"
     assert finding.message.endswith("rx_crc_errors +2")
     assert judge(quiet, now, stage="Network")[0] == []
-    assert judge(quiet, replace(now, nic_macs={}), stage="Storage")[0] == []  # a bridge
+    assert judge(replace(quiet, nic_macs={}), replace(now, nic_macs={}), stage="Storage")[0] == []  # a bridge
+    (gone,) = judge(quiet, replace(quiet, nics={}, nic_macs={}), stage="Storage")[0]
+    assert (gone.reason_code, gone.severity) == (ReasonCode.NET_LINK_DOWN, Severity.WARNING)
     assert judge(replace(quiet, nics={}), now, stage="Storage")[0] == []  # plugged in meanwhile: nothing to compare
 
 

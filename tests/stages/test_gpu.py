@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from probes.host import Host
-from stages.gpu import STAGE, Options
+from probes.pci import PciDevice
+from stages.gpu import STAGE, Options, Readings, judge
 from stages.outcome import Outcome, ReasonCode, Verdict
 from tests.support import nvml
 from tests.support.detection import detects, spares
@@ -218,6 +219,28 @@ async def test_a_gpu_of_another_maker_is_not_passed(tmp_path: Path, stand_ins: S
     outcome, _ = await run(Host(root=tmp_path, tools=stand_ins.tools()), tmp_path)
     assert errors(outcome) == {(ReasonCode.GPU_NOT_LOADED, "pci:0000:03:00.0")}
     assert outcome.verdict is Verdict.UNKNOWN
+
+
+def test_a_gpu_without_any_reading_of_its_health_is_unknown() -> None:
+    device = PciDevice(
+        address="0000:17:00.0",
+        class_id="0x030200",
+        kind=None,
+        vendor_id="0x10de",
+        device_id=None,
+        subsystem_vendor_id=None,
+        subsystem_device_id=None,
+        revision=None,
+        driver=None,
+        numa_node=None,
+        upstream=None,
+        slot=None,
+        virtual_function=False,
+        link=None,
+    )
+    outcome = judge(Readings((device,)), Options())
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert errors(outcome) == {(ReasonCode.OUTPUT_UNREADABLE, "pci:0000:17:00.0")}
 
 
 async def test_a_machine_that_shows_no_buses_is_unknown(tmp_path: Path, stand_ins: StandIns) -> None:

@@ -146,6 +146,24 @@ async def test_an_offline_cpu_fails_and_is_named(tmp_path: Path) -> None:
     assert outcome.message == "1 of 16 CPUs are present but offline: 7"
 
 
+async def test_cpus_of_which_nobody_says_that_they_are_online_are_unknown(tmp_path: Path) -> None:
+    """Without the list of online CPUs, cpuinfo tells how many run."""
+    root = plant(copy_of("dell-xeon", tmp_path), {f"{CPU}/online": "garbage"})
+    assert (await run(host_in(root), tmp_path / "all")).verdict is Verdict.PASS
+    cpuinfo = (root / "proc/cpuinfo").read_text().split("\n\n")
+    plant(root, {"proc/cpuinfo": "\n\n".join(cpuinfo[:15]) + "\n"})
+    outcome = await run(host_in(root), tmp_path / "fewer")
+    assert (outcome.verdict, found_codes(outcome)) == (Verdict.UNKNOWN, [("probe_error", "cpu")])
+
+
+async def test_a_module_of_unknown_size_is_told(tmp_path: Path) -> None:
+    root = copy_of("dell-xeon", tmp_path)
+    table = root / "tools/dmidecode --type 4,16,17.out"
+    plant(root, {"tools/dmidecode --type 4,16,17.out": table.read_text().replace("Size: 4", "Size: Unknown 4", 1)})
+    found = only(await run(host_in(root), tmp_path / "evidence"), ReasonCode.PROBE_ERROR)
+    assert (found.severity, found.component[:5]) == (Severity.WARNING, "dimm:")
+
+
 @pytest.mark.parametrize(
     ("online", "smt", "severity"),
     [("0-7", "off", Severity.WARNING), ("0-6", "off", Severity.ERROR), ("0-7", "on", Severity.ERROR)],

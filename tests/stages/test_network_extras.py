@@ -93,9 +93,9 @@ def test_mere_warnings_are_information() -> None:
         ({"pause_sent": 20_001}, [(ReasonCode.NET_PAUSE_STORM, Severity.WARNING)]),
         ({"pause_storm": 1}, [(ReasonCode.NET_PAUSE_STORM, Severity.WARNING)]),
         # The driver began anew.
-        ({"crc": -7}, []),
-        ({"symbol": -7}, []),
-        ({"pause_storm": -7}, []),
+        ({"crc": -7}, [(ReasonCode.NET_ERRORS, Severity.WARNING)]),
+        ({"symbol": -7}, [(ReasonCode.NET_ERRORS, Severity.WARNING)]),
+        ({"pause_storm": -7}, [(ReasonCode.NET_ERRORS, Severity.WARNING)]),
     ],
 )
 def test_counters_of_the_driver(gained: dict[str, int], wanted: list[tuple[ReasonCode, Severity]]) -> None:
@@ -160,8 +160,24 @@ def test_addresses_and_path() -> None:
     assert codes(judged(twice)) == [(ReasonCode.NET_ADDRESS_DUPLICATE, Severity.WARNING)]
     hole = driven(path=PathReading(True, False, 9000))
     assert codes(judged(hole)) == [(ReasonCode.NET_MTU_BLACK_HOLE, Severity.WARNING)]
-    for sound in (PathReading(True, True, 1500), PathReading(False, False, 1500), None):
+    for sound in (PathReading(True, True, 1500), None):
         assert codes(judged(driven(path=sound))) == []
+    silent = judged(driven(path=PathReading(False, False, 1500)))
+    assert codes(silent) == [(ReasonCode.NET_MTU_BLACK_HOLE, Severity.INFO)]
+    untold = judged(driven(path=PathReading(problem="no right to raw sockets")))
+    assert codes(untold) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.INFO)]
+
+
+def test_a_counter_of_the_driver_that_went_away_is_no_zero() -> None:
+    reset = driven(statistics_before=LinkStatistics({"fec_uncorrectable": 7}), statistics_after=LinkStatistics())
+    assert codes(judged(reset)) == [(ReasonCode.NET_ERRORS, Severity.WARNING)]
+    assert "fec_uncorrectable" in judged(reset).findings[0].message
+
+
+def test_a_neighbour_expected_at_a_port_that_is_not_here_is_told() -> None:
+    outcome = judged(driven(), expected_neighbors=["aa:00:00:00:00:99=leaf4"])
+    assert codes(outcome) == [(ReasonCode.NET_NEIGHBOR_UNSEEN, Severity.INFO)]
+    assert outcome.findings[0].component == "nic:aa:00:00:00:00:99"
 
 
 def test_two_ports_with_one_address_for_life() -> None:

@@ -12,6 +12,7 @@ from stages import network
 from stages.iperf import Flow
 from stages.network import Options
 from stages.network_readings import FlowReading, NetworkReadings, PortReading
+from stages.options import BadParameter, parse_options
 from stages.outcome import Outcome, ReasonCode, Severity, Verdict
 from tests.support import round_trip
 from tests.support.detection import detects, spares
@@ -133,6 +134,28 @@ def test_errors_without_load_are_a_warning() -> None:
 def test_errors_from_before_do_not_count() -> None:
     old = replace(ZERO, crc=4711, carrier_changes=12)
     assert codes(judged(driven(before=old, after=old))) == []
+
+
+def test_a_counter_that_began_anew_hides_no_error() -> None:
+    full = replace(ZERO, frame=1000)
+    outcome = judged(driven(before=full, after=replace(ZERO, crc=5)))
+    assert codes(outcome) == [(ReasonCode.NET_ERRORS, Severity.ERROR), (ReasonCode.NET_ERRORS, Severity.WARNING)]
+    assert "began anew or went away during the test: frame" in outcome.findings[1].message
+    assert codes(judged(driven(before=full, after=ZERO))) == [(ReasonCode.NET_ERRORS, Severity.WARNING)]
+
+
+def test_a_link_of_unknown_speed_is_told() -> None:
+    untold = driven(port=replace(PORT, speed_mbps=None))
+    assert codes(judged(untold)) == [(ReasonCode.NET_LINK_DEGRADED, Severity.WARNING)]
+    assert codes(judged(replace(untold, port=replace(PORT, speed_mbps=None, virtual=True)))) == []
+
+
+@pytest.mark.parametrize(
+    "raw", [{"path_mbps": 0}, {"errors_per_minute": -1}, {"retransmit_failure": -0.1}, {"pauses_per_second": -1}]
+)
+def test_limits_that_would_pass_everything(raw: dict[str, object]) -> None:
+    with pytest.raises(BadParameter):
+        parse_options(Options, "Network", raw)
 
 
 def test_a_port_that_vanishes_fails() -> None:

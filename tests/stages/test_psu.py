@@ -167,6 +167,13 @@ def test_the_only_supply_of_a_running_machine_is_not_off() -> None:
     assert judge(PsuSamples([PsuReading((dead_entry, other))]), [], Options()).verdict is Verdict.FAIL
 
 
+def test_a_supply_of_the_kernels_class_that_does_not_say_whether_it_has_power_is_unknown() -> None:
+    silent = Psu("ACPI", True, "", source="power_supply")
+    outcome = judge(PsuSamples([PsuReading((silent,))]), [], Options())
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert errors(outcome) == [(ReasonCode.OUTPUT_UNREADABLE, "psu:ACPI")]
+
+
 def test_a_fault_of_the_power_unit_fails() -> None:
     unit = PsuReading((Psu("PSU1", True),), units=(UnitFault("Pwr Unit Status", "Failure detected"),))
     outcome = judge(PsuSamples([unit]), [], Options())

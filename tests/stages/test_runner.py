@@ -16,7 +16,7 @@ from stages.outcome import Outcome, ReasonCode, Verdict, error
 from stages.runner import StageRun
 from stages.stage import Stage, StageContext
 from tests.support.detection import detects, spares
-from tests.support.stage_context import stage_context
+from tests.support.stage_context import as_said, stage_context
 from tests.support.stand_ins import StandIns
 
 
@@ -27,7 +27,14 @@ class Options:
 
 def stage(run: Callable[[StageContext, Options], Awaitable[Outcome]], planned_s: float = 0.0) -> Stage[Options]:
     return Stage(
-        name="Subject", state="Subject", title="A subject", options=Options, planned_s=lambda _: planned_s, run=run
+        name="Subject",
+        state="Subject",
+        title="A subject",
+        options=Options,
+        planned_s=lambda _: planned_s,
+        run=run,
+        readings=Outcome,
+        judge=as_said,
     )
 
 
@@ -100,6 +107,19 @@ async def test_a_stage_that_says_nothing_is_unknown(tmp_path: Path, host: Host) 
     outcome = await StageRun(stage(run), None, context).run()  # type: ignore[arg-type]
     assert outcome.verdict is Verdict.UNKNOWN
     assert codes(outcome) == [ReasonCode.STAGE_CRASHED]
+
+
+async def test_a_stage_that_passes_itself_is_not_believed(tmp_path: Path, host: Host) -> None:
+    async def run(context: StageContext, options: Options) -> Outcome:
+        return Outcome("all is well, says the stage itself")
+
+    context, _ = stage_context(tmp_path, host)
+    subject = judged_stage(run)  # type: ignore[arg-type]  # that is the fault
+    outcome = await StageRun(subject, None, context).run()
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert codes(outcome) == [ReasonCode.STAGE_CRASHED]
+    assert "gave Outcome, not its Readings" in outcome.message
+    assert not (tmp_path / "readings.json").exists()
 
 
 async def test_a_stage_that_rests_on_the_fault_counters_is_unknown_without_them(tmp_path: Path) -> None:

@@ -207,6 +207,12 @@ def test_nvme_rows(facts: dict[str, Any], expected: set[tuple[Severity, ReasonCo
     assert told(judged(reading("nvme-healthy", **nvme(**facts)))) == expected
 
 
+def test_a_limit_for_failure_below_that_for_a_warning_still_fails() -> None:
+    worn = reading("nvme-healthy", **nvme(percentage_used=60))
+    judgement = judge_disk(Case(worn), Limits(80.0, 50.0), behind_raid=False)
+    assert told(judgement) == {(ERROR, ReasonCode.NVME_WORN)}
+
+
 def test_the_bits_of_a_critical_warning_are_told_in_words() -> None:
     [finding] = judged(reading("nvme-critical-warning")).findings
     assert "volatile memory backup failed" in finding.message

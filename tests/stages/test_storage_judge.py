@@ -203,6 +203,14 @@ def test_the_floor_warns_and_a_quarter_of_it_fails(mb_s: float, wanted: list[Any
     assert judged(replace(RUN, speed=Speed(mb_s * 1e6, 0.02))) == wanted
 
 
+def test_a_speed_that_was_not_measured_is_no_sound_one() -> None:
+    unmeasured = replace(RUN, speed=None)
+    assert judged(unmeasured) == [(ReasonCode.OUTPUT_UNREADABLE, ERROR)]
+    assert judged(replace(unmeasured, gone="it left")) == [(ReasonCode.DISK_LOST, ERROR)], "that says it better"
+    virtual = replace(unmeasured, subject=Subject(disk(transport="virtio"), "disk:S1"))
+    assert judged(virtual) == [], "there is no floor to hold it against"
+
+
 def test_a_disk_without_floor_is_measured_only() -> None:
     run = replace(RUN, subject=Subject(disk(transport="virtio"), "disk:S1"), speed=Speed(1e6, 1.0))
     findings, measurements = storage_judge_read.judge(run, Options())

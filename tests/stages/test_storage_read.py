@@ -107,6 +107,36 @@ os.execv("/usr/bin/fio", ["fio", *argv])
     assert "size 0" in finding_of(outcome, ReasonCode.DISK_LOST).message
 
 
+async def test_a_disk_that_leaves_while_others_are_read_is_lost(machine: LoopMachine, stand_ins: StandIns) -> None:
+    """The last thing done to the slower disk is that the quicker one, read already, goes from sysfs."""
+    gone = machine.add("sda", "SER-A", 16 * MIB)
+    slow = machine.add("sdb", "SER-B", 16 * MIB)
+    entry = machine.root / "sys/dev/block" / gone.number
+    stand_ins.python(
+        "fio",
+        f"""
+import subprocess, time
+ended = subprocess.run(["/usr/bin/fio", *sys.argv[1:]])
+fd = next(word.rpartition("/")[2] for word in sys.argv if word.startswith("--filename="))
+number = os.fstat(int(fd)).st_rdev
+here = f"{{os.major(number)}}:{{os.minor(number)}}"
+mark = {str(machine.root / "read")!r}
+if "--name=first" in sys.argv and here == {gone.number!r}:
+    open(mark, "w").close()
+elif "--name=first" in sys.argv and here == {slow.number!r}:
+    while not os.path.exists(mark):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.unlink({str(entry)!r})
+sys.exit(ended.returncode)
+""",
+    )
+    outcome, _ = await run_stage(machine)
+    finding = finding_of(outcome, ReasonCode.DISK_LOST)
+    assert finding.component == "disk:SER-A"
+    assert "left the bus" in finding.message
+
+
 @detects(ReasonCode.DISK_IO_ERROR, "real loop device of which a made kernel log tells a time-out during the test")
 async def test_the_kernels_word_about_a_disk_counts(machine: LoopMachine, stand_ins: StandIns) -> None:
     machine.add("sda", "SER-A", 16 * MIB)

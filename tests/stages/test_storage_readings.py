@@ -64,7 +64,6 @@ def through_json(readings: StorageReadings, folder: Path) -> StorageReadings:
 
 
 def judged(readings: StorageReadings, options: Options | None = None) -> Outcome:
-    assert storage.STAGE.judge is not None
     return storage.STAGE.judge(readings, options or Options())
 
 

@@ -21,6 +21,7 @@ from probes.tools import Isolation
 from stages.outcome import Outcome, ReasonCode, error
 from stages.stage import Stage, StageContext
 from tests.support.fake_orchestrator import FakeOrchestrator
+from tests.support.stage_context import as_said
 from tests.support.stand_ins import StandIns
 from vetting_agent import run
 from vetting_agent.agent import Agent, Settings
@@ -78,7 +79,7 @@ def _artifact(_: Path) -> Mapping[str, Any]:
 
 
 def _stage(name: str, **more: Any) -> Stage[Options]:
-    fields = {"state": name, "run": _run, **more}
+    fields = {"state": name, "run": _run, "readings": Outcome, "judge": as_said, **more}
     return Stage(name=name, title=name, options=Options, planned_s=lambda one: one.seconds, **fields)
 
 

@@ -12,8 +12,7 @@ from vetting_agent.judge_evidence import decoded
 
 def outcome_of(stage: Stage[Any], readings: Any, options: Any) -> Outcome:
     """The outcome of `readings`, which have to survive being kept and judged again."""
-    assert stage.judge is not None
-    assert isinstance(readings, stage.readings or ())
+    assert isinstance(readings, stage.readings)
     kept = decoded(conclusion.text_of(readings).encode(), stage.readings)
     assert kept == readings
     outcome = stage.judge(readings, options)

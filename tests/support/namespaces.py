@@ -61,6 +61,8 @@ class Wire:
 
     name: str = field(default_factory=lambda: f"vt{os.getpid()}")
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _namespaces: list[str] = field(default_factory=list)
+    """Of further hosts."""
 
     @property
     def near(self) -> str:
@@ -82,7 +84,7 @@ class Wire:
         for process in self._processes:
             process.kill()
             process.wait()
-        for namespace in (self.near, self.far):
+        for namespace in (self.near, self.far, *self._namespaces):
             subprocess.run(["ip", "netns", "del", namespace], check=False)
 
     def _see_sys(self) -> None:
@@ -157,6 +159,24 @@ class Wire:
         for namespace in (self.near, self.far):
             rate = ["rate", f"{mbit}mbit", "burst", "64kb", "latency", "100ms"]
             sh("tc", "-n", namespace, "qdisc", "replace", "dev", "p0", "root", "tbf", *rate)
+
+    def second_host(self, address: str) -> str:
+        """Another host on the far side's network, with this address; its MAC address."""
+        third = f"{self.name}c"
+        sh("ip", "netns", "add", third)
+        self._namespaces.append(third)
+        sh("ip", "-n", self.far, "link", "add", "br0", "type", "bridge")
+        sh("ip", "-n", self.far, "link", "add", "q0", "type", "veth", "peer", "name", "p0", "netns", third)
+        for port in ("p0", "q0"):
+            sh("ip", "-n", self.far, "link", "set", port, "master", "br0", "up")
+        sh("ip", "-n", self.far, "addr", "del", f"{SERVER_ADDRESS}/24", "dev", "p0")
+        sh("ip", "-n", self.far, "addr", "add", f"{SERVER_ADDRESS}/24", "dev", "br0")
+        sh("ip", "-n", self.far, "link", "set", "br0", "up")
+        # Whom the server talks to must not depend on who answers it first.
+        sh("ip", "-n", self.far, "neigh", "replace", HOST_ADDRESS, "lladdr", self.mac(), "dev", "br0")
+        sh("ip", "-n", third, "addr", "add", f"{address}/24", "dev", "p0")
+        sh("ip", "-n", third, "link", "set", "p0", "up")
+        return sh("ip", "netns", "exec", third, "cat", "/sys/class/net/p0/address").strip()
 
     def lose(self, share: float) -> None:
         """The far side drops this share of what it receives."""

@@ -22,7 +22,6 @@ def through_json(stage: Stage[Any], readings: Any) -> Any:
 
 def judged(stage: Stage[Any], readings: Any, options: Any) -> Outcome:
     """The outcome of `readings`; that of their JSON must be the same."""
-    assert stage.judge is not None
     outcome = stage.judge(readings, options)
     again = through_json(stage, readings)
     assert again == readings

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from probes.host import Host
+from stages.outcome import Outcome
 from stages.stage import IperfPeer, Level, RunFacts, StageContext
 
 
@@ -38,6 +39,11 @@ class FixedLender:
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[IperfPeer | None]:
         yield self.peer
+
+
+def as_said(said: Outcome, _options: object) -> Outcome:
+    """The judge of a made stage whose readings are its outcome."""
+    return said
 
 
 def stage_context(

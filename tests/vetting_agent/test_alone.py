@@ -55,7 +55,8 @@ async def sleeping(context, options):
     return Outcome("slept")
 
 def stage(name, run):
-    return Stage(name=name, state=name, title=name, options=Options, planned_s=lambda _: 900.0, run=run)
+    return Stage(name=name, state=name, title=name, options=Options, planned_s=lambda _: 900.0, run=run,
+                 readings=Outcome, judge=lambda said, _: said)
 
 stages.STAGES = (*stages.STAGES, stage("Judged", judged), stage("Sleeping", sleeping))
 parser = argparse.ArgumentParser()

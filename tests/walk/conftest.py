@@ -24,10 +24,15 @@ def new_agent(tmp_path: Path, orchestrator: Orchestrator) -> Iterator[Callable[.
     """Makes agents for a run; `url` puts something between agent and orchestrator."""
     made: list[Agent] = []
 
-    def make(run: dict[str, Any], *arguments: str, url: str | None = None, folder: str = "agent") -> Agent:
-        agent = Agent(
-            tmp_path / folder, url or orchestrator.url, orchestrator.fingerprint, run, arguments=list(arguments)
-        )
+    def make(
+        run: dict[str, Any],
+        *arguments: str,
+        url: str | None = None,
+        folder: str = "agent",
+        shown: dict[str, Path] | None = None,
+    ) -> Agent:
+        way = (url or orchestrator.url, orchestrator.fingerprint)
+        agent = Agent(tmp_path / folder, *way, run, arguments=list(arguments), shown=shown or {})
         made.append(agent)
         return agent.start()
 

@@ -122,6 +122,8 @@ class Agent:
     fingerprint: str
     run: dict[str, Any]
     arguments: list[str] = field(default_factory=list)
+    shown: dict[str, Path] = field(default_factory=dict)
+    """Files of this machine that the agent sees others in the place of, in a mount namespace of its own."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -152,7 +154,7 @@ class Agent:
         argv += ["--authorized-keys", str(self.keys), "--evidence", str(self.folder / "evidence")]
         with (self.folder / "agent.err").open("a") as errors:
             self.process = subprocess.Popen(
-                [*argv, "--memory-fraction", "0.05", *self.arguments],
+                [*_seeing(self.shown), *argv, "--memory-fraction", "0.05", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -183,6 +185,14 @@ class Agent:
     def power_log(self) -> list[str]:
         log = self.folder / "power.log"
         return log.read_text().splitlines() if log.exists() else []
+
+
+def _seeing(shown: dict[str, Path]) -> list[str]:
+    """What a command is put behind so that it sees other files."""
+    if not shown:
+        return []
+    mounts = " && ".join(f"mount --bind {file} {path}" for path, file in shown.items())
+    return ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
 def _name(process: psutil.Process) -> str:
