@@ -384,7 +384,8 @@ async def test_a_broken_client_is_unknown(
     host = wire.host(tmp_path / "host", stand_ins.tools(), python=stand_ins.python("client", body))
     outcome, _ = await vet(host, tmp_path)
     assert outcome.verdict is Verdict.UNKNOWN
-    assert codes(outcome) == [(code, Severity.ERROR)]
+    # The same interpreter asks about the path, and cannot say either; that is no more than a note.
+    assert [found for found in codes(outcome) if found[1] is not Severity.INFO] == [(code, Severity.ERROR)]
 
 
 def test_a_report_that_moved_nothing_is_no_measurement() -> None:
