@@ -9,6 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from orchestrator.cli_hosts_words import add_commands as add_host_commands
+
 PROFILE_NAMES = ("quick", "standard", "burnin")
 
 
@@ -27,13 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ask_server(arguments: argparse.Namespace) -> int:
+    from importlib import import_module
     from pathlib import Path
 
     from orchestrator import cli_commands
     from orchestrator.cli_text import complain
     from orchestrator.operator_client import NoServer, OperatorClient, Refused
 
-    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(cli_commands, arguments.function)
+    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(
+        import_module(arguments.module), arguments.function
+    )
     try:
         return command(arguments, OperatorClient(Path(arguments.data)))
     except NoServer as problem:
@@ -55,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="start the server"))
     _add_run_commands(commands.add_parser("run", help="create, list, show, watch and direct runs"))
+    add_host_commands(commands, _asks)
     key = _asks(commands.add_parser("hold-key", help="the private key of a held host"), "hold_key")
     key.add_argument("run", type=int)
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
@@ -77,11 +83,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _asks(parser: argparse.ArgumentParser, function: str) -> argparse.ArgumentParser:
-    """A command that asks the server, by the name of its function in cli_commands."""
+def _asks(
+    parser: argparse.ArgumentParser, function: str, module: str = "orchestrator.cli_commands"
+) -> argparse.ArgumentParser:
+    """A command that asks the server, by the name of its function and where that is."""
     _add_data(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(function=function)
+    parser.set_defaults(function=function, module=module)
     return parser
 
 
@@ -97,6 +105,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="lent together to one host: one for every 25 Gb/s of its fastest port (default: 1)",
     )
+    parser.add_argument("--image", metavar="DIR", help="boot hosts from this image: the outputs of `make image`")
+    parser.add_argument(
+        "--boot-listen",
+        metavar="HOST:PORT",
+        help="serve boot.ipxe and the image there, in plain HTTP, to the boot network (see docs/hosts.md)",
+    )
+    parser.add_argument("--boot-extra", metavar="WORDS", default="", help="more kernel parameters for booted hosts")
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
 
 
@@ -109,8 +124,15 @@ def _add_run_commands(parser: argparse.ArgumentParser) -> None:
     watch.add_argument("run", type=int)
     watch.add_argument("--follow", action="store_true", help="go on through holds")
     _add_directives(acts)
+    rotate = acts.add_parser("token", help="rotate: end all tokens of the run, print a new one")
+    turn = _asks(_only_act(rotate, "rotate"), "rotate_token", "orchestrator.cli_hosts")
+    turn.add_argument("run", type=int)
     release = _asks(acts.add_parser("release", help="end the run and let the host go"), "release")
     release.add_argument("run", type=int)
+
+
+def _only_act(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    return parser.add_subparsers(dest="turn", required=True, metavar="ACT").add_parser(name)
 
 
 def _add_directives(acts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -132,7 +154,11 @@ def _add_directives(acts: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_create(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", required=True, help="the host's name, for people")
     parser.add_argument("--mac", help="bind the run to this host; otherwise the first claim binds it")
-    parser.add_argument("--profile", choices=PROFILE_NAMES, default="standard")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, help="default: the hardware profile's, else standard")
+    parser.add_argument(
+        "--hardware", metavar="NAME", help="another hardware profile than the host's; '' for none (default: the host's)"
+    )
+    parser.add_argument("--token-valid", metavar="SECONDS", type=float, help="until a host has claimed with it")
     parser.add_argument("--stages", metavar="A,B", help="only these (Inventory always)")
     parser.add_argument("--set", metavar="STAGE.name=value", action="append", default=[], help="a stage's parameter")
     parser.add_argument("--destructive", action="store_true", help="let Storage write to expected, blank disks")

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestrator.agent_service import AgentService, Caller
+from orchestrator.agent_service import AgentService
+from orchestrator.callers import Caller
 from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, http_exception, json_reply
 from orchestrator.steps import Refusal
 from vetting_agent.wire import (

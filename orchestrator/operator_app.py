@@ -3,7 +3,10 @@
 GET  /operator/v1/server
 POST /operator/v1/runs                                  GET /operator/v1/runs[/{id}]
 GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{id}/directives|release
+POST /operator/v1/runs/{id}/token
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
+
+Hosts, profiles and booting: host_app.py.
 """
 
 from __future__ import annotations
@@ -18,16 +21,16 @@ from starlette.routing import Route
 
 from orchestrator.agent_app import run_id_of
 from orchestrator.agent_service import AgentService
-from orchestrator.clock import now_text
-from orchestrator.http_calls import answering_errors, body_of, decoded, http_exception, json_reply, number_of
+from orchestrator.boot_script import cmdline_of
+from orchestrator.host_app import HostApi
+from orchestrator.host_messages import TokenRotated
+from orchestrator.host_service import HostService
+from orchestrator.http_calls import Endpoint, answering_errors, body_of, decoded, http_exception, json_reply, number_of
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
-from orchestrator.run_creation import RunRequest, new_run
+from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
 from orchestrator.steps import Ordered, Refusal, Released
-from orchestrator.store import Transaction
-from orchestrator.tokens import hash_of, new_token
 from orchestrator.views import directive_view, view_of
-from vetting_agent.run_view import EventView
 
 PREFIX = "/operator/v1"
 BODY_BYTES = 4 * 2**20
@@ -40,17 +43,25 @@ class OperatorApi:
     """The endpoints over the same service that the agents talk to."""
 
     service: AgentService
+    hosts: HostService
     url: str
     fingerprint: str
     socket: str
+    boot_url: str | None = None
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
-        return ServerInfo(url=self.url, fingerprint=self.fingerprint, operator_socket=self.socket, iperf_port=port)
+        return ServerInfo(
+            url=self.url,
+            fingerprint=self.fingerprint,
+            operator_socket=self.socket,
+            iperf_port=port,
+            boot_url=self.boot_url,
+        )
 
     def app(self) -> Starlette:
         one = f"{PREFIX}/runs/{{run_id}}"
-        routes = [
+        routes: list[tuple[str, str, Endpoint]] = [
             ("GET", f"{PREFIX}/server", self.server),
             ("POST", f"{PREFIX}/runs", self.create),
             ("GET", f"{PREFIX}/runs", self.list_runs),
@@ -59,12 +70,14 @@ class OperatorApi:
             ("GET", f"{one}/samples", self.samples),
             ("POST", f"{one}/directives", self.direct),
             ("POST", f"{one}/release", self.release),
+            ("POST", f"{one}/token", self.rotate),
             ("GET", f"{one}/hold-key", self.hold_key),
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
         ]
+        own = [Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes]
         return Starlette(
-            routes=[Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes],
+            routes=[*own, *HostApi(self.hosts).routes(PREFIX)],
             exception_handlers={HTTPException: http_exception},
         )
 
@@ -73,29 +86,23 @@ class OperatorApi:
 
     async def create(self, request: Request) -> Response:
         wanted = decoded(RunRequest, await body_of(request, BODY_BYTES))
-        token, now = new_token(), now_text()
-
-        def work(transaction: Transaction) -> Run:
-            run = transaction.create_run(lambda run_id: new_run(wanted, run_id, hash_of(token), now))
-            text = f"for {run.host}: {', '.join(run.stages)}; profile {run.profile}"
-            transaction.add_event(run.run_id, EventView(ts=now, kind="created", text=text))
-            return run
-
-        run = await self.service.store.write(work)
+        run, token = await self.hosts.create_run(wanted)
         return json_reply(self._created(run, token), 201)
 
     def _created(self, run: Run, token: str) -> RunCreated:
-        words = {
-            "orchestrator": self.url,
-            "run_id": str(run.run_id),
-            "token": token,
-            "tls_fpr": self.fingerprint,
-            "mac": run.mac,
-        }
-        cmdline = " ".join(f"vetting.{name}={value}" for name, value in words.items() if value is not None)
+        cmdline = self.boot_words(run, token)
         return RunCreated(
             run_id=run.run_id, token=token, orchestrator=self.url, tls_fpr=self.fingerprint, cmdline=cmdline
         )
+
+    def boot_words(self, run: Run, token: str) -> str:
+        """What a boot with this token has on its kernel command line."""
+        return cmdline_of(self.url, self.fingerprint, run.run_id, token, run.mac)
+
+    async def rotate(self, request: Request) -> Response:
+        """A new token; all others of the run end at once, that of an agent which is running included."""
+        run, token = await self.service.rotate_token(self._run(request).run_id)
+        return json_reply(TokenRotated(run_id=run.run_id, token=token, cmdline=self.boot_words(run, token)))
 
     async def list_runs(self, _request: Request) -> Response:
         store = self.service.store

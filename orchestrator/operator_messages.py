@@ -13,6 +13,8 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     operator_socket: str
     iperf_port: int | None
+    boot_url: str | None = None
+    """Where hosts boot from, in plain HTTP."""
 
 
 class RunCreated(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from orchestrator.steps import (
     with_all_passes_void,
     with_directive,
     with_finding,
+    with_peer_findings,
     with_record,
     without_findings,
 )
@@ -89,6 +90,12 @@ def _accept(run: Run, event: ResultPosted, now: str) -> Step:
     if request.summary.verdict == Verdict.CANCELLED.value:
         run = close_on_end(replace(moved_to(run, CANCELLED, now), finished_at=now), now)
         return Step(run, (*notes, Note("state", f"{before} -> {CANCELLED}")))
+    outliers = event.outliers if passed else ()
+    run = with_peer_findings(run, request.stage, outliers)
+    notes += [Note("finding", f"{one.reason_code}: {one.message}") for one in outliers]
+    if any(one.severity == Severity.ERROR.value for one in outliers):
+        passed = False
+        run = with_record(run, replace(run.record_of(request.stage), valid=False))
     goes_on = passed or (run.on_failure == CONTINUE and not retried)
     changed = _changed_components(run, request)
     if changed:

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -32,8 +33,13 @@ def main(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
         complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
         return 2
+    try:
+        boot = _boot_options(arguments)
+    except ValueError as problem:
+        complain(str(problem))
+        return 2
     iperf = {"iperf_port": arguments.iperf_port, "iperf_servers": arguments.iperf_servers}
-    options = ServeOptions(Path(arguments.data), host, port, arguments.url, **iperf)
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, **iperf, **boot)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:
@@ -46,6 +52,26 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not 0 <= int(port) <= 65535:
         raise ValueError(text)
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # ":8443" means every address
+
+
+def _boot_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Of the boot services. Raises ValueError that says what is wrong."""
+    if (arguments.image is None) != (arguments.boot_listen is None):
+        raise ValueError("--image and --boot-listen go together: what is booted, and where from")
+    if arguments.image is None:
+        return {}
+    try:
+        host, port = _address(arguments.boot_listen)
+    except ValueError:
+        raise ValueError(f"--boot-listen must be HOST:PORT, not {arguments.boot_listen!r}") from None
+    if not arguments.boot_extra.isprintable():
+        raise ValueError("--boot-extra must be one line of kernel parameters")
+    return {
+        "image": Path(arguments.image),
+        "boot_host": host,
+        "boot_port": port,
+        "boot_extra": arguments.boot_extra,
+    }
 
 
 async def _serve(options: ServeOptions, *, as_json: bool) -> int:
@@ -67,6 +93,7 @@ def _for_people(info: ServerInfo, data: Path) -> str:
             f"Fingerprint    {info.fingerprint}",
             f"Operator API   {info.operator_socket}",
             f"iperf3         {iperf}",
+            *([f"Boot           {info.boot_url}/boot.ipxe"] if info.boot_url else []),
             f"Data           {data}",
         ]
     )

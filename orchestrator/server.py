@@ -23,7 +23,12 @@ from starlette.applications import Starlette
 
 from orchestrator.agent_app import agent_app
 from orchestrator.agent_service import AgentService
+from orchestrator.boot_app import boot_app
+from orchestrator.boot_service import BootService
+from orchestrator.boot_tokens import BootTokens
 from orchestrator.evidence import EvidenceFolder
+from orchestrator.host_service import HostService
+from orchestrator.images import ImageFolder, NoImage
 from orchestrator.iperf import IperfServers
 from orchestrator.operator_app import OperatorApi
 from orchestrator.operator_messages import ServerInfo
@@ -56,6 +61,12 @@ class ServeOptions:
     url: str | None = None
     iperf_port: int = 0
     iperf_servers: int = 1
+    image: Path | None = None
+    """The folder of the image that hosts boot; None: no boot services."""
+    boot_host: str = "0.0.0.0"  # noqa: S104  # hosts boot from the network
+    boot_port: int | None = None
+    """Where boot services listen, in plain HTTP. None: nowhere."""
+    boot_extra: str = ""
 
 
 class _Server(uvicorn.Server):
@@ -77,9 +88,13 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
-        service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf)
+        tokens = BootTokens.of(options.data)
+        service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf, boot_tokens=tokens)
         url = options.url or f"https://{_reachable(tcp)}"
-        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname())
+        service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
+        hosts = HostService(store)
+        boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
+        operator = OperatorApi(service, hosts, url, certificate.fingerprint, unix.getsockname(), boot)
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
         await stack.enter_async_context(_listening(operator.app(), unix))
@@ -89,6 +104,29 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         write_private(options.data / "server.json", msgspec.json.encode(info))
         stack.callback((options.data / "server.json").unlink, missing_ok=True)
         yield info
+
+
+async def _boot(
+    stack: contextlib.AsyncExitStack,
+    options: ServeOptions,
+    service: AgentService,
+    hosts: HostService,
+    url: str,
+    fingerprint: str,
+) -> str | None:
+    """Boot services on a listener of their own, where they are wanted; their URL. Raises CannotServe."""
+    if options.image is None or options.boot_port is None:
+        return None
+    image = ImageFolder(options.image)
+    try:
+        image.check()
+    except NoImage as problem:
+        raise CannotServe(str(problem)) from None
+    assert service.boot_tokens is not None
+    listener = stack.enter_context(_tcp_socket(options.boot_host, options.boot_port))
+    boot = BootService(service, hosts, service.boot_tokens, image, url, fingerprint, options.boot_extra)
+    await stack.enter_async_context(_listening(boot_app(boot), listener))
+    return f"http://{_reachable(listener)}"
 
 
 @contextlib.contextmanager
@@ -197,8 +235,9 @@ async def _watch(service: AgentService) -> None:
         await asyncio.sleep(WATCH_S)
         try:
             await service.find_silent_hosts()
+            await service.review_peers()
         except Exception:
-            log.exception("looking for silent hosts failed")
+            log.exception("looking after the runs failed")
 
 
 def _reachable(listener: socket.socket) -> str:
