@@ -71,7 +71,8 @@ def checked_profile(text: str) -> HardwareProfile:
         document = read_yaml(text)
     except BadYaml as problem:
         raise BadProfile([Problem(line, "", message) for line, message in problem.problems]) from None
-    problems = sorted(_problems(document), key=lambda one: one.line)
+    refused = (Problem(line, "", message) for line, message in document.problems)
+    problems = sorted([*refused, *_problems(document)], key=lambda one: one.line)
     if problems:
         raise BadProfile(problems)
     return msgspec.convert(document.value or {}, HardwareProfile)

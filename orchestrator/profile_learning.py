@@ -21,6 +21,8 @@ from stages.profiles import PROFILES
 
 Found = dict[str, Any]
 WIDTH = 110
+MOST = 1e9
+FOREIGN = ("usb", "iscsi", "fc", "nvme-of", "nbd", "rbd")
 ALWAYS_LEFT_OUT: tuple[tuple[str, str, str], ...] = (
     ("system", "serial", "each host has its own"),
     ("system", "uuid", "each host has its own"),
@@ -114,10 +116,10 @@ def _cpu(found: object) -> CpuSpec | None:
     if not isinstance(found, dict):
         return None
     cpu = CpuSpec(
-        model=found.get("model"),
-        sockets=found.get("sockets"),
-        physical_cores=found.get("physical_cores"),
-        logical_cores=found.get("logical_cores"),
+        model=_text(found.get("model")),
+        sockets=_whole(found.get("sockets")),
+        physical_cores=_whole(found.get("physical_cores")),
+        logical_cores=_whole(found.get("logical_cores")),
     )
     return None if cpu == CpuSpec() else cpu
 
@@ -126,23 +128,23 @@ def _memory(found: object) -> float | None:
     """What is fitted where the firmware tells, since what the kernel leaves varies; else what is usable."""
     if not isinstance(found, dict):
         return None
-    fitted, total = found.get("installed_gib"), found.get("total_gib")
-    if not isinstance(total, int | float):
+    fitted, total = _amount(found.get("installed_gib")), _amount(found.get("total_gib"))
+    if total is None:
         return None
-    if isinstance(fitted, int | float) and fitted * MEMORY_LOW <= total <= fitted * MEMORY_HIGH:
-        return float(fitted)
-    return round(float(total), 1)
+    if fitted is not None and fitted * MEMORY_LOW <= total <= fitted * MEMORY_HIGH:
+        return fitted
+    return round(total, 1)
 
 
 def _disks(found: object, left_out: list[str]) -> list[DiskSpec] | None:
     if not isinstance(found, list):
         return None
     fixed = []
-    for one in found:
-        if one.get("removable") is True or one.get("transport") in {"usb", "iscsi", "nvme-of", "nbd", "rbd"}:
+    for one in _objects(found):
+        if one.get("removable") is True or one.get("transport") in FOREIGN:
             left_out.append(f"disks: {one.get('name')}: it is removable or not of this host")
         else:
-            fixed.append((one.get("model"), one.get("size_gb")))
+            fixed.append((_text(one.get("model")), _amount(one.get("size_gb"))))
     return [DiskSpec(model=model, size_gb=size, count=count) for (model, size), count in _counted(fixed)]
 
 
@@ -150,16 +152,19 @@ def _nics(found: object, left_out: list[str]) -> list[NicSpec] | None:
     """Ports by the speed of their link; one without a link counts in no profile: cabling differs."""
     if not isinstance(found, list):
         return None
-    linked = [one for one in found if one.get("speed_mbps") and not one.get("virtual_function")]
-    left_out += [f"nics: {one.get('name')}: it has no link" for one in found if not one.get("speed_mbps")]
-    speeds = [(float(one["speed_mbps"]),) for one in linked]
+    speeds = []
+    for one in _objects(found):
+        if speed := _amount(one.get("speed_mbps")):
+            speeds += [] if one.get("virtual_function") else [(speed,)]
+        else:
+            left_out.append(f"nics: {one.get('name')}: it has no link")
     return [NicSpec(speed_mbps=speed, count=count) for (speed,), count in _counted(speeds)]
 
 
 def _gpus(found: object) -> list[GpuSpec] | None:
     if not isinstance(found, list):
         return None
-    kinds = [(one.get("model"), one.get("memory_gib")) for one in found]
+    kinds = [(_text(one.get("model")), _amount(one.get("memory_gib"))) for one in _objects(found)]
     return [GpuSpec(model=model, memory_gib=memory, count=count) for (model, memory), count in _counted(kinds)]
 
 
@@ -171,6 +176,24 @@ def _counted(kinds: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], int]]:
     return sorted(Counter(kinds).items(), key=lambda one: str(one[0]))
 
 
+def _objects(found: object) -> list[Found]:
+    """An inventory is what an agent posted: of any shape."""
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value.isprintable() else None
+
+
+def _amount(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST
+    return float(value) if number else None  # type: ignore[arg-type]  # a number, by the line above
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and _amount(value) is not None else None
+
+
 def _has(inventory: Found, section: str, name: str) -> bool:
     found = inventory.get(section)
     return isinstance(found, dict) and bool(found.get(name))
@@ -179,7 +202,7 @@ def _has(inventory: Found, section: str, name: str) -> bool:
 def _own_names(inventory: Found) -> Iterator[str]:
     for section, name, why in OF_EACH:
         found = inventory.get(section)
-        values = [str(one[name]) for one in found if one.get(name)] if isinstance(found, list) else []
+        values = [str(one[name]) for one in _objects(found) if one.get(name)]
         if values:
             shown = ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
             yield f"{section}.{name} ({shown}): {why}"

@@ -15,7 +15,7 @@ TAG = "tag:yaml.org,2002:"
 
 
 class BadYaml(Exception):
-    """A text that is no YAML, or holds what is refused; `problems` are (line from 1, message)."""
+    """A text that cannot be read; `problems` are (line from 1, message)."""
 
     def __init__(self, problems: list[tuple[int, str]]) -> None:
         super().__init__("; ".join(f"line {line}: {message}" for line, message in problems))
@@ -24,10 +24,14 @@ class BadYaml(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lined:
-    """A document. `lines` has the line of each path of keys and list positions."""
+    """A document. `lines` has the line of each path of keys and list positions.
+
+    `problems`: what in it is refused, as (line, message); the rest is read all the same.
+    """
 
     value: Any
     lines: dict[Path, int]
+    problems: list[tuple[int, str]]
 
     def line(self, path: Path) -> int:
         """The line of this path, else of the nearest thing around it; 1 at last."""
@@ -47,9 +51,7 @@ def read_yaml(text: str) -> Lined:
         raise BadYaml([(1, "The document is nested too deeply")]) from None
     reader = _Reader()
     value = None if root is None else reader.value(root, ())
-    if reader.problems:
-        raise BadYaml(reader.problems)
-    return Lined(value, reader.lines)
+    return Lined(value, reader.lines, reader.problems)
 
 
 def _refuse_what_expands(text: str) -> None:
@@ -99,6 +101,8 @@ class _Reader:
         # A date is no type of ours, and 52:54:00:12:34:56 is no number to the base of sixty: meant as text.
         if kind == "timestamp" or (kind in {"int", "float"} and ":" in node.value):
             return node.value
+        if kind == "bool" and node.value.lower() not in {"true", "false"}:
+            return node.value  # off, no: words, as everybody but YAML 1.1 reads them
         if kind not in SCALARS:
             self.problems.append((node.start_mark.line + 1, f"The tag {node.tag} is not taken here"))
             return None
