@@ -12,24 +12,25 @@ from hypothesis import strategies as st
 from orchestrator.baselines import FEWEST_SIBLINGS, RULES, Comparison, Figure, compared, kinds_of, rule_of
 from orchestrator.steps import PeersReviewed
 from stages import stage_named
+from stages.outcome import ReasonCode
 from tests.orchestrator.fleet import inventory_of, passed, saved_profile, vetted
 from tests.orchestrator.making import Walk, found
 from tests.orchestrator.served import Served
+from tests.support.detection import detects, spares
 
 SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
 VALUES = st.floats(min_value=1.0, max_value=1e6, allow_nan=False)
 MEASURED = st.sampled_from([(stage, name.replace("*", "cpu")) for stage, name, _ in RULES])
 
 
-def figures(values: Sequence[float], stage: str = "Storage", name: str = "throughput", kind: str = "X") -> list[Figure]:
-    return [
-        Figure(f"n{number}", number, stage, name, "disk:A", kind, value, "u") for number, value in enumerate(values)
-    ]
+STORAGE = ("Storage", "throughput")
 
 
-def judged(
-    own: float, siblings: Sequence[float], measured: tuple[str, str] = ("Storage", "throughput")
-) -> list[Comparison]:
+def figures(values: Sequence[float], measured: tuple[str, str] = STORAGE, kind: str = "X") -> list[Figure]:
+    return [Figure(f"n{number}", number, *measured, "disk:A", kind, one, "u") for number, one in enumerate(values)]
+
+
+def judged(own: float, siblings: Sequence[float], measured: tuple[str, str] = STORAGE) -> list[Comparison]:
     return compared([Figure("own", 99, *measured, "disk:A", "X", own, "u")], figures(siblings, measured))
 
 
@@ -127,8 +128,8 @@ def _findings(served: Served, run_id: int) -> list[tuple[str, str, str]]:
     return [(one["reason_code"], one["severity"], one["component"]) for one in view["run_findings"]]
 
 
-@pytest.mark.detects("peer_outlier", "simulated hosts through the real server: one disk at a third of its siblings'")
-@pytest.mark.spares("peer_outlier", "simulated hosts through the real server: seven that differ by one per cent")
+@detects(ReasonCode.PEER_OUTLIER, "simulated hosts through the real server: one disk at a third of its siblings'")
+@spares(ReasonCode.PEER_OUTLIER, "simulated hosts through the real server: seven that differ by one per cent")
 def test_the_slow_host_of_a_fleet_is_found_and_sound_ones_are_not(served: Served) -> None:
     saved_profile(served, "fleet")
     sound = [vetted(served, number, hardware="fleet") for number in range(1, 8)]
