@@ -8,6 +8,7 @@ GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -19,7 +20,15 @@ from starlette.routing import Route
 from orchestrator.agent_app import run_id_of
 from orchestrator.agent_service import AgentService
 from orchestrator.clock import now_text
-from orchestrator.http_calls import answering_errors, body_of, decoded, http_exception, json_reply, number_of
+from orchestrator.http_calls import (
+    Endpoint,
+    answering_errors,
+    body_of,
+    decoded,
+    http_exception,
+    json_reply,
+    number_of,
+)
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
 from orchestrator.run_creation import RunRequest, new_run
 from orchestrator.run_record import Run
@@ -43,14 +52,29 @@ class OperatorApi:
     url: str
     fingerprint: str
     socket: str
+    console_url: str | None = None
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
-        return ServerInfo(url=self.url, fingerprint=self.fingerprint, operator_socket=self.socket, iperf_port=port)
+        return ServerInfo(
+            url=self.url,
+            fingerprint=self.fingerprint,
+            operator_socket=self.socket,
+            iperf_port=port,
+            console_url=self.console_url,
+        )
 
-    def app(self) -> Starlette:
+    def app(self, more: Sequence[Route] = ()) -> Starlette:
+        """`more`: routes of others."""
+        endpoints = [
+            Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in self.endpoints()
+        ]
+        return Starlette(routes=[*endpoints, *more], exception_handlers={HTTPException: http_exception})
+
+    def endpoints(self) -> list[tuple[str, str, Endpoint]]:
+        """(method, path, endpoint) of each."""
         one = f"{PREFIX}/runs/{{run_id}}"
-        routes = [
+        return [
             ("GET", f"{PREFIX}/server", self.server),
             ("POST", f"{PREFIX}/runs", self.create),
             ("GET", f"{PREFIX}/runs", self.list_runs),
@@ -63,10 +87,6 @@ class OperatorApi:
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
         ]
-        return Starlette(
-            routes=[Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes],
-            exception_handlers={HTTPException: http_exception},
-        )
 
     async def server(self, _request: Request) -> Response:
         return json_reply(self.info())
