@@ -15,12 +15,14 @@ from orchestrator.clock import later, now_text, seconds_between
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
 from orchestrator.iperf import IperfServers
+from orchestrator.pulse import Pulse
 from orchestrator.run_record import RELEASED, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
 from orchestrator.steps import Beat, Claimed, Event, Heard, HoldAsked, Refusal, ResultPosted, Step, WentSilent
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
 from orchestrator.tokens import matches
+from orchestrator.waivers import Waiver, active_for
 from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
     FEATURE_EVIDENCE,
@@ -64,6 +66,7 @@ class AgentService:
     heard_at: dict[int, float] = field(default_factory=dict)
     """When each run's host last called, by the monotonic clock."""
     started_at: float = field(default_factory=time.monotonic)
+    pulse: Pulse = field(default_factory=Pulse)
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -133,6 +136,7 @@ class AgentService:
         await self._admit(caller, last_words=True)
         run_id, now = caller.run.run_id, now_text()
         await self.store.write(lambda transaction: transaction.add_samples(run_id, request.samples, now))
+        self.pulse.sampled(run_id, request.samples, now)
         return Empty()
 
     async def log(self, caller: Caller, request: LogRequest) -> Empty:
@@ -145,6 +149,7 @@ class AgentService:
             raise Refusal(422, "malformed", "seq counts up from 1")
         run_id, instance = caller.run.run_id, caller.instance_id or caller.run.instance_id or ""
         await self.store.write(lambda transaction: transaction.add_log_lines(run_id, instance, request.lines))
+        self.pulse.touch(run_id)
         return Empty()
 
     async def result(self, caller: Caller, request: ResultRequest) -> ResultReply:
@@ -156,7 +161,9 @@ class AgentService:
             if not step.repeated:
                 transaction.put_result(run_id, result_id, request, now)
 
-        step = await self.apply(run_id, ResultPosted(request, result_id), caller=caller, also=keep_result)
+        waived = active_for(caller.run, await self.store.documents(Waiver), now_text())
+        event = ResultPosted(request, result_id, waived)
+        step = await self.apply(run_id, event, caller=caller, also=keep_result)
         await self._note_heard(step.run)
         self.slots.release_run(run_id)  # a stage that ended without a word may have held it
         return ResultReply(next_state=step.next_state)
@@ -176,6 +183,7 @@ class AgentService:
             return key
 
         key = await self.store.write(work)
+        self.pulse.touch(run_id)
         return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at)
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
@@ -213,6 +221,7 @@ class AgentService:
             id=0, stage=stage, result_id=result_id, sha256=sha256, size=len(content), received_at=now_text()
         )
         await self.store.write(lambda transaction: transaction.add_evidence(run_id, record))
+        self.pulse.touch(run_id)
         return Empty()
 
     async def apply(
@@ -236,7 +245,9 @@ class AgentService:
                 also(transaction, step, now)
             return step
 
-        return await self.store.write(work)
+        step = await self.store.write(work)
+        self.pulse.touch(run_id)
+        return step
 
     async def _admit(
         self, caller: Caller, *, last_words: bool = False, released: bool = False, claimed: bool = True

@@ -17,26 +17,25 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from orchestrator.acts import Acts
 from orchestrator.agent_app import run_id_of
 from orchestrator.agent_service import AgentService
-from orchestrator.clock import now_text
 from orchestrator.http_calls import (
     Endpoint,
     answering_errors,
     body_of,
+    correlation_of,
     decoded,
     http_exception,
     json_reply,
     number_of,
 )
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
-from orchestrator.run_creation import RunRequest, new_run
+from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
-from orchestrator.steps import Ordered, Refusal, Released
-from orchestrator.store import Transaction
-from orchestrator.tokens import hash_of, new_token
+from orchestrator.steps import Ordered, Refusal
 from orchestrator.views import directive_view, view_of
-from vetting_agent.run_view import EventView
+from orchestrator.who import Who, local_who
 
 PREFIX = "/operator/v1"
 BODY_BYTES = 4 * 2**20
@@ -53,6 +52,10 @@ class OperatorApi:
     fingerprint: str
     socket: str
     console_url: str | None = None
+
+    @property
+    def acts(self) -> Acts:
+        return Acts(self.service, self.url, self.fingerprint)
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
@@ -93,29 +96,15 @@ class OperatorApi:
 
     async def create(self, request: Request) -> Response:
         wanted = decoded(RunRequest, await body_of(request, BODY_BYTES))
-        token, now = new_token(), now_text()
-
-        def work(transaction: Transaction) -> Run:
-            run = transaction.create_run(lambda run_id: new_run(wanted, run_id, hash_of(token), now))
-            text = f"for {run.host}: {', '.join(run.stages)}; profile {run.profile}"
-            transaction.add_event(run.run_id, EventView(ts=now, kind="created", text=text))
-            return run
-
-        run = await self.service.store.write(work)
-        return json_reply(self._created(run, token), 201)
-
-    def _created(self, run: Run, token: str) -> RunCreated:
-        words = {
-            "orchestrator": self.url,
-            "run_id": str(run.run_id),
-            "token": token,
-            "tls_fpr": self.fingerprint,
-            "mac": run.mac,
-        }
-        cmdline = " ".join(f"vetting.{name}={value}" for name, value in words.items() if value is not None)
-        return RunCreated(
-            run_id=run.run_id, token=token, orchestrator=self.url, tls_fpr=self.fingerprint, cmdline=cmdline
+        run, token = await self.acts.create(wanted, _who(request))
+        created = RunCreated(
+            run_id=run.run_id,
+            token=token,
+            orchestrator=self.url,
+            tls_fpr=self.fingerprint,
+            cmdline=self.acts.cmdline(run, token),
         )
+        return json_reply(created, 201)
 
     async def list_runs(self, _request: Request) -> Response:
         store = self.service.store
@@ -137,21 +126,14 @@ class OperatorApi:
         run = self._run(request)
         wanted = decoded(DirectiveRequest, await body_of(request, BODY_BYTES))
         event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials)
-        step = await self.service.apply(run.run_id, event)
-        assert step.directive is not None
-        return json_reply(directive_view(step.directive), 201)
+        return json_reply(directive_view(await self.acts.order(run.run_id, event, _who(request))), 201)
 
     async def release(self, request: Request) -> Response:
-        step = await self.service.apply(self._run(request).run_id, Released())
-        self.service.slots.release_run(step.run.run_id)
-        return json_reply(await view_of(self.service.store, step.run))
+        run = await self.acts.release(self._run(request).run_id, _who(request))
+        return json_reply(await view_of(self.service.store, run))
 
     async def hold_key(self, request: Request) -> Response:
-        run = self._run(request)
-        key = await self.service.store.hold_key(run.run_id)
-        if key is None:
-            raise Refusal(404, "no_hold_key", f"Run {run.run_id} has no hold key: its host has not asked for one")
-        return json_reply(key)
+        return json_reply(await self.acts.hold_key(self._run(request).run_id, _who(request)))
 
     async def list_evidence(self, request: Request) -> Response:
         return json_reply(await self.service.store.evidence(self._run(request).run_id))
@@ -172,6 +154,12 @@ class OperatorApi:
         if run is None:
             raise Refusal(404, "no_such_run", f"There is no run {run_id}")
         return run
+
+
+def _who(request: Request) -> Who:
+    """The console's guard says who asks; on the socket it is whoever may open it."""
+    who = getattr(request.state, "who", None)
+    return who if isinstance(who, Who) else local_who(correlation_of(request))
 
 
 def _page(request: Request) -> tuple[int, int]:

@@ -102,9 +102,9 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
         await stack.enter_async_context(_listening(operator.app(AccountsApi(accounts).routes()), unix))
         if page is not None:
-            from orchestrator.web.console import Console  # with jinja2: `make vet` serves none
+            from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
 
-            console = Console(accounts)
+            console = console_of(operator, accounts)
             await stack.enter_async_context(_listening(console.app(), page, **tls))
             stack.callback(console.closing.set)
         await stack.enter_async_context(_in_background(iperf.run()))

@@ -79,6 +79,8 @@ class Claimed:
 class ResultPosted:
     request: ResultRequest
     result_id: str
+    waived: frozenset[tuple[str, str]] = frozenset()
+    """(reason code, component) of what is waived for this host now."""
 
 
 @dataclass(frozen=True, slots=True)

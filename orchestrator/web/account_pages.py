@@ -13,10 +13,11 @@ from starlette.routing import Route
 from orchestrator.http_calls import number_of
 from orchestrator.steps import Refusal
 from orchestrator.store import AuditEntry
-from orchestrator.web.access import Who, asker, needs
-from orchestrator.web.accounts import ROLES, Accounts
+from orchestrator.web.access import asker, needs
+from orchestrator.web.accounts import Accounts
 from orchestrator.web.login_pages import twice
 from orchestrator.web.pages import Pages, form_of, one_of
+from orchestrator.who import ROLES, Who
 
 T = TypeVar("T")
 AUDIT_ROWS = 200

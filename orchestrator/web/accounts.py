@@ -17,9 +17,8 @@ from orchestrator.run_record import Record
 from orchestrator.steps import Refusal
 from orchestrator.store import Store, Transaction
 from orchestrator.tokens import hash_of, matches, new_token
+from orchestrator.who import ROLES
 
-ROLES = ("viewer", "operator", "admin")
-"""Each may do what those before it may."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 256
 IDLE_S = 2 * 3600.0

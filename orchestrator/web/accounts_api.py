@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, json_reply, number_of
-from orchestrator.web.access import Who
 from orchestrator.web.account_pages import audited
 from orchestrator.web.accounts import Accounts, ApiToken, User
+from orchestrator.who import local_who
 
 PREFIX = "/operator/v1"
 BODY_BYTES = 64 * 2**10
@@ -65,11 +65,6 @@ class _WantedToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     days: int | None = None
 
 
-def local_who(request: Request) -> Who:
-    """Whoever may open the socket."""
-    return Who(LOCAL, "admin", "socket", correlation_id=correlation_of(request))
-
-
 @dataclass(frozen=True, slots=True)
 class AccountsApi:
     accounts: Accounts
@@ -93,7 +88,7 @@ class AccountsApi:
     async def add_user(self, request: Request) -> Response:
         wanted = decoded(_NewUser, await body_of(request, BODY_BYTES))
         adding = self.accounts.add_user(wanted.name, wanted.role, wanted.password, by=LOCAL)
-        who = local_who(request)
+        who = local_who(correlation_of(request))
         user = await audited(self.accounts, who, "add user", wanted.name[:64], wanted.role[:16], adding)
         return json_reply(_user_view(user), 201)
 
@@ -101,13 +96,15 @@ class AccountsApi:
         name, wanted = request.path_params["name"], decoded(_ChangedUser, await body_of(request, BODY_BYTES))
         changing = self.accounts.change_user(name, role=wanted.role, password=wanted.password)
         act = "change role" if wanted.role else "change password"
-        user = await audited(self.accounts, local_who(request), act, name[:64], wanted.role or "", changing)
+        user = await audited(
+            self.accounts, local_who(correlation_of(request)), act, name[:64], wanted.role or "", changing
+        )
         return json_reply(_user_view(user))
 
     async def remove_user(self, request: Request) -> Response:
         name = request.path_params["name"]
         removing = self.accounts.remove_user(name)
-        await audited(self.accounts, local_who(request), "remove user", name[:64], "", removing)
+        await audited(self.accounts, local_who(correlation_of(request)), "remove user", name[:64], "", removing)
         return json_reply({})
 
     async def tokens(self, _request: Request) -> Response:
@@ -116,14 +113,14 @@ class AccountsApi:
     async def add_token(self, request: Request) -> Response:
         wanted = decoded(_WantedToken, await body_of(request, BODY_BYTES))
         making = self.accounts.new_token(wanted.name, wanted.role, wanted.days, by=LOCAL)
-        who = local_who(request)
+        who = local_who(correlation_of(request))
         token, secret = await audited(self.accounts, who, "create token", wanted.name[:64], wanted.role[:16], making)
         return json_reply(NewToken(token=_token_view(token), secret=secret), 201)
 
     async def revoke_token(self, request: Request) -> Response:
         key = request.path_params["key"]
         revoking = self.accounts.revoke_token(key)
-        gone = await audited(self.accounts, local_who(request), "revoke token", key[:12], "", revoking)
+        gone = await audited(self.accounts, local_who(correlation_of(request)), "revoke token", key[:12], "", revoking)
         return json_reply(_token_view(gone))
 
     async def audit(self, request: Request) -> Response:

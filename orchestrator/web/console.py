@@ -1,28 +1,35 @@
 """The console's application: put together from routers, guarded as one.
 
-A router is an object with `routes(pages) -> list[Route]`. Others add theirs in `ROUTERS` order through `Console.extra`,
-and an entry of the navigation through `NAVIGATION`.
+A router is an object with `routes(pages) -> list[Route]`. More pages are one more router in `console_of`, and an entry
+in `NAVIGATION` where they are to be found from everywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
+from orchestrator.http_calls import answering_errors
+from orchestrator.operator_app import OperatorApi
+from orchestrator.web.access import needs
 from orchestrator.web.account_pages import AccountPages
 from orchestrator.web.accounts import Accounts
+from orchestrator.web.fleet_pages import FleetPages
 from orchestrator.web.guard import Guard
 from orchestrator.web.login_pages import LoginPages
 from orchestrator.web.pages import STATIC, NavEntry, Pages
+from orchestrator.web.run_acts import RunActs
+from orchestrator.web.run_pages import RunPages
+from orchestrator.web.streams import Streams
 
 NAVIGATION = (
     NavEntry("Fleet", "/"),
@@ -49,19 +56,50 @@ class _Static(StaticFiles):
         return response
 
 
+def console_of(operator: OperatorApi, accounts: Accounts) -> Console:
+    """The console over the same acts and store as the local operator API."""
+    closing = asyncio.Event()
+    streams, acts = Streams(accounts, closing), operator.acts
+    routers: list[Router] = [
+        LoginPages(accounts),
+        AccountPages(accounts),
+        FleetPages(acts, streams),
+        RunPages(acts, streams),
+        RunActs(acts),
+        ProgramApi(operator),
+    ]
+    return Console(accounts, routers, closing)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramApi:
+    """The operator API for programs with a token: reading for viewers, all else for operators."""
+
+    operator: OperatorApi
+
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
+        return [
+            Route(path, pages.guarding(needs(_role(method, path), answering_errors(endpoint))), methods=[method])
+            for method, path, endpoint in self.operator.endpoints()
+        ]
+
+
+def _role(method: str, path: str) -> str:
+    return "viewer" if method == "GET" and not path.endswith("/hold-key") else "operator"
+
+
 @dataclass
 class Console:
     """`closing` is set when the server ends: streams end then."""
 
     accounts: Accounts
-    routers: Sequence[Router] = ()
+    routers: Sequence[Router]
+    closing: asyncio.Event
     navigation: Sequence[NavEntry] = NAVIGATION
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> ASGIApp:
         pages = Pages(self.navigation)
-        routers: list[Router] = [LoginPages(self.accounts), AccountPages(self.accounts), *self.routers]
         routes: list[BaseRoute] = [Mount("/static", _Static(directory=STATIC))]
-        for router in routers:
+        for router in self.routers:
             routes += router.routes(pages)
         return Guard(Starlette(routes=routes, exception_handlers={HTTPException: pages.no_such_page}), self.accounts)

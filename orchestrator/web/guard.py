@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.http_calls import correlation_of, error_reply
 from orchestrator.store import StoreFailed
-from orchestrator.web.access import Who
 from orchestrator.web.accounts import TOKEN_PREFIX, Accounts
+from orchestrator.who import Who
 from vetting_agent.wire import CORRELATION_HEADER
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from orchestrator.http_calls import body_of, error_reply
 from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
 from orchestrator.web.access import LoginNeeded, who_of
+from orchestrator.web.words import FILTERS
 from vetting_agent.printable import printable
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Pages:
         made = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        made.filters.update({"printable": _printable, **self.filters})
+        made.filters.update({"printable": _printable, **FILTERS, **self.filters})
         made.globals["static"] = self.static
         return made
 
