@@ -26,6 +26,7 @@ from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
 from orchestrator.iperf import IperfServers
 from orchestrator.peers import late_findings, peer_findings
+from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
 from orchestrator.run_record import RELEASED, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
@@ -43,6 +44,7 @@ from orchestrator.steps import (
     WentSilent,
 )
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
+from orchestrator.waivers import Waiver, active_for
 from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
     FEATURE_EVIDENCE,
@@ -83,6 +85,7 @@ class AgentService:
     boot_tokens: BootTokens | None = None
     to_review: set[str] = field(default_factory=set)
     """Hardware profiles of which another host has passed: what it says of its siblings is still to be seen."""
+    pulse: Pulse = field(default_factory=Pulse)
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -130,13 +133,14 @@ class AgentService:
         if not any(one.text == text for one in await self.store.events(run_id, STRAY_EVENTS)):
             await self.store.write(lambda transaction: transaction.add_event(run_id, note))
 
-    async def rotate_token(self, run_id: int) -> tuple[Run, str]:
-        """A new token for the run; all its others end at once. Raises Refusal 410."""
+    async def rotate_token(self, run_id: int, also: Callable[[Transaction], None]) -> tuple[Run, str]:
+        """A new token for the run; all its others end at once. `also`: in the same transaction. Raises Refusal 410."""
 
         def work(transaction: Transaction) -> tuple[Run, str]:
             run, token = rotated(transaction.run(run_id))
             transaction.put_run(run)
             transaction.add_event(run_id, EventView(ts=now_text(), kind="token", text="the run's token was rotated"))
+            also(transaction)
             return run, token
 
         return await self.store.write(work)
@@ -178,6 +182,7 @@ class AgentService:
         await self._admit(caller, last_words=True)
         run_id, now = caller.run.run_id, now_text()
         await self.store.write(lambda transaction: transaction.add_samples(run_id, request.samples, now))
+        self.pulse.sampled(run_id, request.samples, now)
         return Empty()
 
     async def log(self, caller: Caller, request: LogRequest) -> Empty:
@@ -194,6 +199,7 @@ class AgentService:
             raise Refusal(422, "malformed", "seq counts up from 1")
         run_id, instance = caller.run.run_id, caller.instance_id or caller.run.instance_id or ""
         await self.store.write(lambda transaction: transaction.add_log_lines(run_id, instance, request.lines))
+        self.pulse.touch(run_id)
         return Empty()
 
     async def result(self, caller: Caller, request: ResultRequest) -> ResultReply:
@@ -207,7 +213,8 @@ class AgentService:
             if not step.repeated:
                 transaction.put_result(run_id, result_id, request, now)
 
-        event = ResultPosted(request, result_id, outliers)
+        waived = active_for(caller.run, await self.store.documents(Waiver), now_text())
+        event = ResultPosted(request, result_id, waived, outliers)
         step = await self.apply(run_id, event, caller=caller, also=keep_result)
         if step.run.is_completed and step.run.hardware is not None and not step.repeated:
             self.to_review.add(step.run.hardware)
@@ -230,6 +237,7 @@ class AgentService:
             return key
 
         key = await self.store.write(work)
+        self.pulse.touch(run_id)
         return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at)
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
@@ -267,6 +275,7 @@ class AgentService:
             id=0, stage=stage, result_id=result_id, sha256=sha256, size=len(content), received_at=now_text()
         )
         await self.store.write(lambda transaction: transaction.add_evidence(run_id, record))
+        self.pulse.touch(run_id)
         return Empty()
 
     async def apply(
@@ -290,7 +299,9 @@ class AgentService:
                 also(transaction, step, now)
             return step
 
-        return await self.store.write(work)
+        step = await self.store.write(work)
+        self.pulse.touch(run_id)
+        return step
 
     async def _admit(
         self,

@@ -13,7 +13,7 @@ from orchestrator.boot_script import boot_script, cmdline_of, local_script, wait
 from orchestrator.boot_tokens import BootTokens
 from orchestrator.clock import now_text, seconds_between
 from orchestrator.host_record import ACCEPT, QUEUE, HostRecord, MacOwner, Waiting
-from orchestrator.host_service import HostService, created_run
+from orchestrator.host_service import HostService
 from orchestrator.images import ImageFolder
 from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
@@ -98,7 +98,7 @@ class BootService:
             name = f"host-{mac.replace(':', '')}"
             host = HostRecord(name=name, macs=(mac,), profile=profile, note=f"{ACCEPTED_NOTE} {now}", created_at=now)
             host_book.add_host(transaction, host)
-            return created_run(transaction, RunRequest(host=name), new_token(), now)
+            return host_book.created_run(transaction, RunRequest(host=name), new_token(), now)[0]
 
         try:
             return await self.service.store.write(work) or "This host is being taken in"

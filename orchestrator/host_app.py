@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from orchestrator.hardware_profile import BadProfile, checked_profile
 from orchestrator.host_csv import MOST_BYTES
@@ -29,7 +28,7 @@ from orchestrator.host_messages import (
 )
 from orchestrator.host_record import UnknownHosts
 from orchestrator.host_service import HostService
-from orchestrator.http_calls import Endpoint, answering_errors, body_of, decoded, json_reply, number_of
+from orchestrator.http_calls import Endpoint, body_of, decoded, json_reply, number_of, who_asks
 from orchestrator.peers import baselines_of
 from orchestrator.steps import Refusal
 
@@ -43,7 +42,8 @@ class HostApi:
 
     hosts: HostService
 
-    def routes(self, prefix: str) -> list[Route]:
+    def endpoints(self, prefix: str) -> list[tuple[str, str, Endpoint]]:
+        """(method, path, endpoint) of each."""
         host, profile, waiting = "/hosts/{name}", "/profiles/{name}", "/boot-queue/{mac}"
         table: list[tuple[str, str, Endpoint]] = [
             ("GET", "/hosts", self.list_hosts),
@@ -67,18 +67,19 @@ class HostApi:
             ("GET", f"{profile}/diff", self.diff),
             ("GET", f"{profile}/baselines", self.baselines),
         ]
-        return [Route(prefix + path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in table]
+        return [(method, prefix + path, endpoint) for method, path, endpoint in table]
 
     async def list_hosts(self, _request: Request) -> Response:
         return json_reply(await self.hosts.hosts())
 
     async def add(self, request: Request) -> Response:
-        return json_reply(await self.hosts.add(decoded(HostRequest, await body_of(request, BODY_BYTES))), 201)
+        wanted = decoded(HostRequest, await body_of(request, BODY_BYTES))
+        return json_reply(await self.hosts.add(wanted, who_asks(request)), 201)
 
     async def import_csv(self, request: Request) -> Response:
         dry_run = request.query_params.get("dry_run", "") in {"1", "true", "yes"}
         content = await body_of(request, MOST_BYTES)
-        report = await self.hosts.import_csv(content, dry_run=dry_run)
+        report = await self.hosts.import_csv(content, who_asks(request), dry_run=dry_run)
         return json_reply(report, 422 if report.errors else 200)
 
     async def show(self, request: Request) -> Response:
@@ -86,10 +87,10 @@ class HostApi:
 
     async def edit(self, request: Request) -> Response:
         wanted = decoded(HostEdit, await body_of(request, BODY_BYTES))
-        return json_reply(await self.hosts.edit(request.path_params["name"], wanted))
+        return json_reply(await self.hosts.edit(request.path_params["name"], wanted, who_asks(request)))
 
     async def remove(self, request: Request) -> Response:
-        await self.hosts.remove(request.path_params["name"])
+        await self.hosts.remove(request.path_params["name"], who_asks(request))
         return json_reply({})
 
     async def policy(self, _request: Request) -> Response:
@@ -97,21 +98,21 @@ class HostApi:
 
     async def set_policy(self, request: Request) -> Response:
         wanted = decoded(UnknownHosts, await body_of(request, BODY_BYTES))
-        return json_reply(_whole(await self.hosts.set_unknown_hosts(wanted)))
+        return json_reply(_whole(await self.hosts.set_unknown_hosts(wanted, who_asks(request))))
 
     async def queue(self, _request: Request) -> Response:
         return json_reply(await self.hosts.queue())
 
     async def approve(self, request: Request) -> Response:
         wanted = decoded(ApproveRequest, await body_of(request, BODY_BYTES))
-        host, run = await self.hosts.approve(request.path_params["mac"], wanted)
+        host, run = await self.hosts.approve(request.path_params["mac"], wanted, who_asks(request))
         return json_reply({"host": host, "run_id": run.run_id if run else None})
 
     async def reject(self, request: Request) -> Response:
-        return json_reply(await self.hosts.reject(request.path_params["mac"]))
+        return json_reply(await self.hosts.reject(request.path_params["mac"], who_asks(request)))
 
     async def forget(self, request: Request) -> Response:
-        await self.hosts.forget(request.path_params["mac"])
+        await self.hosts.forget(request.path_params["mac"], who_asks(request))
         return json_reply({})
 
     async def profiles(self, _request: Request) -> Response:
@@ -126,11 +127,9 @@ class HostApi:
         return json_reply(await self.hosts.version(request.path_params["name"], number))
 
     async def save(self, request: Request) -> Response:
-        wanted = decoded(ProfileText, await body_of(request, BODY_BYTES))
+        wanted, name = decoded(ProfileText, await body_of(request, BODY_BYTES)), request.path_params["name"]
         try:
-            version = await self.hosts.save(
-                request.path_params["name"], wanted.text, note=wanted.note, base=wanted.base
-            )
+            version = await self.hosts.save(name, wanted.text, who_asks(request), note=wanted.note, base=wanted.base)
         except BadProfile as problem:
             raise Refusal(422, "bad_profile", "\n".join(map(str, problem.problems))) from None
         return json_reply(version, 201)
@@ -139,8 +138,8 @@ class HostApi:
         return json_reply(await self.hosts.versions(request.path_params["name"]))
 
     async def learn(self, request: Request) -> Response:
-        wanted = decoded(LearnRequest, await body_of(request, BODY_BYTES))
-        return json_reply(await self.hosts.learn(request.path_params["name"], wanted.run_id, note=wanted.note), 201)
+        wanted, name = decoded(LearnRequest, await body_of(request, BODY_BYTES)), request.path_params["name"]
+        return json_reply(await self.hosts.learn(name, wanted.run_id, who_asks(request), note=wanted.note), 201)
 
     async def diff(self, request: Request) -> Response:
         name = request.path_params["name"]

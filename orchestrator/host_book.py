@@ -16,10 +16,12 @@ from orchestrator.host_record import (
     checked,
     version_key,
 )
-from orchestrator.run_creation import RunRequest, Template
-from orchestrator.run_record import normal_mac
+from orchestrator.run_creation import RunRequest, Template, new_run
+from orchestrator.run_record import Run, normal_mac
 from orchestrator.steps import Refusal
 from orchestrator.store import Transaction
+from orchestrator.tokens import hash_of
+from vetting_agent.run_view import EventView
 
 
 def host_named(transaction: Transaction, name: str) -> HostRecord:
@@ -119,3 +121,17 @@ def template_for(transaction: Transaction, request: RunRequest) -> Template:
         return Template(host=host)
     version = newest_version(transaction, name)
     return Template(host=host, profile_name=name, profile_version=version.version, profile=parsed(version))
+
+
+def created_run(transaction: Transaction, wanted: RunRequest, token: str, now: str) -> tuple[Run, str]:
+    """A new run with the first line of its history, and that line. Raises Refusal."""
+    template = template_for(transaction, wanted)
+
+    def make(run_id: int) -> Run:
+        return new_run(wanted, run_id, hash_of(token), now, template)
+
+    run = transaction.create_run(make)
+    hardware = f"; hardware profile {run.hardware} version {run.hardware_version}" if run.hardware else ""
+    text = f"for {run.host}: {', '.join(run.stages)}; profile {run.profile}{hardware}"
+    transaction.add_event(run.run_id, EventView(ts=now, kind="created", text=text))
+    return run, text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -40,12 +40,14 @@ from orchestrator.host_record import (
 )
 from orchestrator.profile_diff import changes, host_differences
 from orchestrator.profile_learning import learnt
-from orchestrator.run_creation import RunRequest, new_run
+from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
 from orchestrator.steps import Refusal
 from orchestrator.store import Store, Transaction
-from orchestrator.tokens import hash_of, new_token
-from vetting_agent.run_view import EventView
+from orchestrator.tokens import new_token
+from orchestrator.who import Who
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class HostService:
             raise Refusal(404, "no_such_host", f"There is no host {name[:100]!r}")
         return host
 
-    async def add(self, wanted: HostRequest) -> HostRecord:
+    async def add(self, wanted: HostRequest, who: Who) -> HostRecord:
         host = HostRecord(
             name=wanted.name,
             macs=tuple(wanted.macs),
@@ -70,9 +72,9 @@ class HostService:
             profile=wanted.profile or None,
             created_at=now_text(),
         )
-        return await self.store.write(lambda transaction: host_book.add_host(transaction, host))
+        return await self._kept(lambda transaction: host_book.add_host(transaction, host), who, "add host", host.name)
 
-    async def edit(self, name: str, wanted: HostEdit) -> HostRecord:
+    async def edit(self, name: str, wanted: HostEdit, who: Who) -> HostRecord:
         def work(transaction: Transaction) -> HostRecord:
             host = host_book.host_named(transaction, name)
             given = {field: getattr(wanted, field) for field in wanted.__struct_fields__}
@@ -84,12 +86,12 @@ class HostService:
             host_book.put_hosts(transaction, [host])
             return host
 
-        return await self.store.write(work)
+        return await self._kept(work, who, "change host", name)
 
-    async def remove(self, name: str) -> None:
-        await self.store.write(lambda transaction: host_book.remove_host(transaction, name))
+    async def remove(self, name: str, who: Who) -> None:
+        await self._kept(lambda transaction: host_book.remove_host(transaction, name), who, "remove host", name)
 
-    async def import_csv(self, content: bytes, *, dry_run: bool) -> ImportReport:
+    async def import_csv(self, content: bytes, who: Who, *, dry_run: bool) -> ImportReport:
         """All of the file or nothing of it. With `dry_run` nothing, and the report says what would be."""
         file = read_host_file(content)
         now = now_text()
@@ -103,20 +105,15 @@ class HostService:
             if not dry_run:
                 changed = {one.name for one in made if one.act != "unchanged"}
                 host_book.put_hosts(transaction, [host for host in hosts if host.name in changed])
+                transaction.add_audit(who.entry("import hosts", detail=f"{len(changed)} of {len(hosts)} changed"))
             return ImportReport(done=not dry_run, errors=[], hosts=made)
 
         return await self.store.write(work)
 
-    async def create_run(self, wanted: RunRequest) -> tuple[Run, str]:
-        """A new run and its token. A known host's hardware profile says what the request leaves open."""
-        token, now = new_token(), now_text()
-        run = await self.store.write(lambda transaction: created_run(transaction, wanted, token, now))
-        return run, token
-
     async def unknown_hosts(self) -> UnknownHosts:
         return await self.store.document(UnknownHosts, THE_POLICY) or UnknownHosts()
 
-    async def set_unknown_hosts(self, wanted: UnknownHosts) -> UnknownHosts:
+    async def set_unknown_hosts(self, wanted: UnknownHosts, who: Who) -> UnknownHosts:
         if wanted.policy not in POLICIES:
             raise Refusal(422, "malformed", f"policy must be one of {', '.join(POLICIES)}, not {wanted.policy[:60]!r}")
 
@@ -126,14 +123,14 @@ class HostService:
             transaction.put_document(THE_POLICY, wanted)
             return wanted
 
-        return await self.store.write(work)
+        return await self._kept(work, who, "set policy for unknown hosts", wanted.policy, wanted.profile or "")
 
     async def queue(self) -> list[Waiting]:
         """Those that wait, longest first; rejected ones at the end."""
         waiting = await self.store.documents(Waiting)
         return sorted(waiting, key=lambda one: (one.rejected, one.first_seen_at))
 
-    async def approve(self, mac: str, wanted: ApproveRequest) -> tuple[HostRecord, Run | None]:
+    async def approve(self, mac: str, wanted: ApproveRequest, who: Who) -> tuple[HostRecord, Run | None]:
         """The waiting address becomes a host, or one more of a known host's; with a run, unless told not to."""
         mac, now = checked_mac(mac), now_text()
 
@@ -150,11 +147,11 @@ class HostService:
                 host = replace(host, profile=wanted.profile or None, labels=labels, note=note)
                 host = host_book.add_host(transaction, host)
             request = RunRequest(host=host.name)
-            return host, created_run(transaction, request, new_token(), now) if wanted.vet else None
+            return host, host_book.created_run(transaction, request, new_token(), now)[0] if wanted.vet else None
 
-        return await self.store.write(work)
+        return await self._kept(work, who, "approve host", mac, wanted.name[:100])
 
-    async def reject(self, mac: str) -> Waiting:
+    async def reject(self, mac: str, who: Who) -> Waiting:
         """The address is left to boot its own disk until its entry is removed or approved."""
         mac = checked_mac(mac)
 
@@ -163,9 +160,9 @@ class HostService:
             transaction.put_document(mac, waiting)
             return waiting
 
-        return await self.store.write(work)
+        return await self._kept(work, who, "reject host", mac)
 
-    async def forget(self, mac: str) -> None:
+    async def forget(self, mac: str, who: Who) -> None:
         """Takes the entry out of the queue; the address may ask again."""
         mac = checked_mac(mac)
 
@@ -173,7 +170,7 @@ class HostService:
             _waiting(transaction, mac)
             transaction.drop_document(Waiting, mac)
 
-        await self.store.write(work)
+        await self._kept(work, who, "forget host", mac)
 
     async def profiles(self) -> list[ProfileView]:
         hosts = await self.hosts()
@@ -210,15 +207,15 @@ class HostService:
         newest = await self.version(name)
         return [newest, *[await self.version(name, number) for number in range(newest.version - 1, 0, -1)]]
 
-    async def save(
-        self, name: str, text: str, *, note: str = "", author: str = "", base: int | None = None
-    ) -> ProfileVersion:
+    async def save(self, name: str, text: str, who: Who, *, note: str = "", base: int | None = None) -> ProfileVersion:
         """The text as the profile's next version. Raises BadProfile with all that is wrong with it."""
         checked_profile(text)
-        version = _new_version(name, text, note, author)
-        return await self.store.write(lambda transaction: host_book.add_version(transaction, version, base=base))
+        version = _new_version(name, text, note, who.name)
+        return await self._kept(
+            lambda transaction: host_book.add_version(transaction, version, base=base), who, "save profile", name, note
+        )
 
-    async def learn(self, name: str, run_id: int, *, note: str = "", author: str = "") -> LearntProfile:
+    async def learn(self, name: str, run_id: int, who: Who, *, note: str = "") -> LearntProfile:
         """The profile of a host that passed, kept as the next version, and what was left out and why."""
         run = self.store.find_run(run_id)
         if run is None:
@@ -226,7 +223,7 @@ class HostService:
         result = learnt(run, await self._inventory(run))
         text = result.text(f"Learnt from run {run.run_id} of {run.host}")
         try:
-            version = await self.save(name, text, note=note or f"learnt from run {run_id} of {run.host}", author=author)
+            version = await self.save(name, text, who, note=note or f"learnt from run {run_id} of {run.host}")
         except BadProfile as problem:
             raise Refusal(422, "bad_profile", f"What was learnt is no sound profile: {problem}") from None
         return LearntProfile(version=version, left_out=result.left_out)
@@ -249,22 +246,26 @@ class HostService:
         run_id = run.run_id if run else None
         return HostDiff(name=name, version=version.version, host=host, run_id=run_id, lines=lines)
 
+    async def _kept(self, work: Callable[[Transaction], T], who: Who, act: str, subject: str, detail: str = "") -> T:
+        """What `work` gives, kept, with a line in the audit log: of a refusal too."""
+
+        def audited(transaction: Transaction) -> T:
+            given = work(transaction)
+            transaction.add_audit(who.entry(act, subject=subject, detail=detail))
+            return given
+
+        try:
+            return await self.store.write(audited)
+        except Refusal as refusal:
+            entry = who.entry(act, subject=subject[:100], detail=detail, outcome=f"refused: {refusal.code}")
+            await self.store.write(lambda transaction: transaction.add_audit(entry))
+            raise
+
     async def _inventory(self, run: Run) -> dict[str, Any] | None:
         if run.inventory_result_id is None:
             return None
         result = await self.store.result(run.run_id, run.inventory_result_id)
         return result.inventory if result else None
-
-
-def created_run(transaction: Transaction, wanted: RunRequest, token: str, now: str) -> Run:
-    """A new run in this transaction, with the first line of its history."""
-    template = host_book.template_for(transaction, wanted)
-    make: Callable[[int], Run] = lambda run_id: new_run(wanted, run_id, hash_of(token), now, template)  # noqa: E731  # typed
-    run = transaction.create_run(make)
-    hardware = f"; hardware profile {run.hardware} version {run.hardware_version}" if run.hardware else ""
-    text = f"for {run.host}: {', '.join(run.stages)}; profile {run.profile}{hardware}"
-    transaction.add_event(run.run_id, EventView(ts=now, kind="created", text=text))
-    return run
 
 
 def _waiting(transaction: Transaction, mac: str) -> Waiting:

@@ -11,6 +11,7 @@ Hosts, profiles and booting: host_app.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -19,17 +20,26 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from orchestrator.acts import Acts
 from orchestrator.agent_app import run_id_of
 from orchestrator.agent_service import AgentService
-from orchestrator.boot_script import cmdline_of
 from orchestrator.host_app import HostApi
 from orchestrator.host_messages import TokenRotated
 from orchestrator.host_service import HostService
-from orchestrator.http_calls import Endpoint, answering_errors, body_of, decoded, http_exception, json_reply, number_of
+from orchestrator.http_calls import (
+    Endpoint,
+    answering_errors,
+    body_of,
+    decoded,
+    http_exception,
+    json_reply,
+    number_of,
+    who_asks,
+)
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
 from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
-from orchestrator.steps import Ordered, Refusal, Released
+from orchestrator.steps import Ordered, Refusal
 from orchestrator.views import directive_view, view_of
 
 PREFIX = "/operator/v1"
@@ -47,7 +57,12 @@ class OperatorApi:
     url: str
     fingerprint: str
     socket: str
+    console_url: str | None = None
     boot_url: str | None = None
+
+    @property
+    def acts(self) -> Acts:
+        return Acts(self.service, self.url, self.fingerprint)
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
@@ -57,11 +72,20 @@ class OperatorApi:
             operator_socket=self.socket,
             iperf_port=port,
             boot_url=self.boot_url,
+            console_url=self.console_url,
         )
 
-    def app(self) -> Starlette:
+    def app(self, more: Sequence[Route] = ()) -> Starlette:
+        """`more`: routes of others."""
+        endpoints = [
+            Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in self.endpoints()
+        ]
+        return Starlette(routes=[*endpoints, *more], exception_handlers={HTTPException: http_exception})
+
+    def endpoints(self) -> list[tuple[str, str, Endpoint]]:
+        """(method, path, endpoint) of each."""
         one = f"{PREFIX}/runs/{{run_id}}"
-        routes: list[tuple[str, str, Endpoint]] = [
+        return [
             ("GET", f"{PREFIX}/server", self.server),
             ("POST", f"{PREFIX}/runs", self.create),
             ("GET", f"{PREFIX}/runs", self.list_runs),
@@ -74,35 +98,27 @@ class OperatorApi:
             ("GET", f"{one}/hold-key", self.hold_key),
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
+            *HostApi(self.hosts).endpoints(PREFIX),
         ]
-        own = [Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes]
-        return Starlette(
-            routes=[*own, *HostApi(self.hosts).routes(PREFIX)],
-            exception_handlers={HTTPException: http_exception},
-        )
 
     async def server(self, _request: Request) -> Response:
         return json_reply(self.info())
 
     async def create(self, request: Request) -> Response:
         wanted = decoded(RunRequest, await body_of(request, BODY_BYTES))
-        run, token = await self.hosts.create_run(wanted)
-        return json_reply(self._created(run, token), 201)
-
-    def _created(self, run: Run, token: str) -> RunCreated:
-        cmdline = self.boot_words(run, token)
-        return RunCreated(
-            run_id=run.run_id, token=token, orchestrator=self.url, tls_fpr=self.fingerprint, cmdline=cmdline
+        run, token = await self.acts.create(wanted, who_asks(request))
+        created = RunCreated(
+            run_id=run.run_id,
+            token=token,
+            orchestrator=self.url,
+            tls_fpr=self.fingerprint,
+            cmdline=self.acts.cmdline(run, token),
         )
-
-    def boot_words(self, run: Run, token: str) -> str:
-        """What a boot with this token has on its kernel command line."""
-        return cmdline_of(self.url, self.fingerprint, run.run_id, token, run.mac)
+        return json_reply(created, 201)
 
     async def rotate(self, request: Request) -> Response:
-        """A new token; all others of the run end at once, that of an agent which is running included."""
-        run, token = await self.service.rotate_token(self._run(request).run_id)
-        return json_reply(TokenRotated(run_id=run.run_id, token=token, cmdline=self.boot_words(run, token)))
+        run, token = await self.acts.rotate_token(self._run(request).run_id, who_asks(request))
+        return json_reply(TokenRotated(run_id=run.run_id, token=token, cmdline=self.acts.cmdline(run, token)))
 
     async def list_runs(self, _request: Request) -> Response:
         store = self.service.store
@@ -124,21 +140,14 @@ class OperatorApi:
         run = self._run(request)
         wanted = decoded(DirectiveRequest, await body_of(request, BODY_BYTES))
         event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials)
-        step = await self.service.apply(run.run_id, event)
-        assert step.directive is not None
-        return json_reply(directive_view(step.directive), 201)
+        return json_reply(directive_view(await self.acts.order(run.run_id, event, who_asks(request))), 201)
 
     async def release(self, request: Request) -> Response:
-        step = await self.service.apply(self._run(request).run_id, Released())
-        self.service.slots.release_run(step.run.run_id)
-        return json_reply(await view_of(self.service.store, step.run))
+        run = await self.acts.release(self._run(request).run_id, who_asks(request))
+        return json_reply(await view_of(self.service.store, run))
 
     async def hold_key(self, request: Request) -> Response:
-        run = self._run(request)
-        key = await self.service.store.hold_key(run.run_id)
-        if key is None:
-            raise Refusal(404, "no_hold_key", f"Run {run.run_id} has no hold key: its host has not asked for one")
-        return json_reply(key)
+        return json_reply(await self.acts.hold_key(self._run(request).run_id, who_asks(request)))
 
     async def list_evidence(self, request: Request) -> Response:
         return json_reply(await self.service.store.evidence(self._run(request).run_id))

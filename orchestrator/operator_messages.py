@@ -15,6 +15,7 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     iperf_port: int | None
     boot_url: str | None = None
     """Where hosts boot from, in plain HTTP."""
+    console_url: str | None = None
 
 
 class RunCreated(msgspec.Struct, frozen=True, kw_only=True):

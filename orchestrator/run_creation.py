@@ -85,6 +85,24 @@ def new_run(request: RunRequest, run_id: int, token_hash: str, now: str, templat
     )
 
 
+def request_again(run: Run) -> RunRequest:
+    """What was asked for to get this run."""
+    return RunRequest(
+        host=run.host,
+        mac=run.mac,
+        profile=run.profile,
+        hardware=run.hardware or "",
+        stages=list(run.stages),
+        parameters=run.parameters,
+        non_destructive=run.non_destructive,
+        expected_disks=run.expected_disks,
+        spec=run.spec,
+        on_failure=run.on_failure,
+        intervals=run.intervals,
+        shutdown_when_completed=run.shutdown_when_completed,
+    )
+
+
 def _stages(names: list[str] | None) -> tuple[str, ...]:
     try:
         return ordered_stages(names)

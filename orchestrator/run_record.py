@@ -55,6 +55,11 @@ class StageRecord(Record, frozen=True, kw_only=True):
     started_at: str | None = None
     finished_at: str | None = None
     message: str | None = None
+    errors: int = 0
+    warnings: int = 0
+    """Findings of the last execution."""
+    waived: tuple[str, ...] = ()
+    """"code component" of the error findings in spite of which it passed."""
 
 
 class Directive(Record, frozen=True, kw_only=True):

@@ -1,6 +1,8 @@
 """The running server: sockets, the two applications, the iperf3 server and the watch for silent hosts, as one block.
 
-The agent API listens on TCP with TLS, the operator API on a unix socket; both run in the same loop.
+The agent API listens on TCP with TLS, the operator API on a unix socket, the operators' console on a TCP port of its
+own; all run in the same loop. The console is apart from the agents' API because those who test unknown hosts keep
+their network apart from the one where people work: each can be bound and firewalled by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from orchestrator.agent_app import agent_app
 from orchestrator.agent_service import AgentService
@@ -34,6 +36,8 @@ from orchestrator.operator_app import OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.tls import certificate_in, write_private
+from orchestrator.web.accounts import Accounts
+from orchestrator.web.accounts_api import AccountsApi
 from probes.host import REAL_PROC
 from probes.tools import Tools
 
@@ -61,12 +65,22 @@ class ServeOptions:
     url: str | None = None
     iperf_port: int = 0
     iperf_servers: int = 1
+    console: tuple[str, int] | None = None
+    """Address and port of the operators' console; None: none is served."""
     image: Path | None = None
     """The folder of the image that hosts boot; None: no boot services."""
     boot_host: str = "0.0.0.0"  # noqa: S104  # hosts boot from the network
     boot_port: int | None = None
     """Where boot services listen, in plain HTTP. None: nowhere."""
     boot_extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """`first_code`: opens the console's page that makes the first admin. Told once, kept nowhere."""
+
+    info: ServerInfo
+    first_code: str | None
 
 
 class _Server(uvicorn.Server):
@@ -78,13 +92,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
+async def running(options: ServeOptions) -> AsyncIterator[Running]:
     """Serve while the block lasts. Raises CannotServe."""
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_data_folder(options.data))
         certificate = certificate_in(options.data)
         tcp = stack.enter_context(_tcp_socket(options.host, options.port))
         unix = stack.enter_context(_unix_socket(options.data))
+        page = stack.enter_context(_tcp_socket(*options.console)) if options.console else None
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
@@ -94,16 +109,25 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
         boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
-        operator = OperatorApi(service, hosts, url, certificate.fingerprint, unix.getsockname(), boot)
+        console_url = f"https://{_reachable(page)}/" if page else None
+        operator = OperatorApi(service, hosts, url, certificate.fingerprint, unix.getsockname(), console_url, boot)
+        accounts = Accounts(store)
+        first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
-        await stack.enter_async_context(_listening(operator.app(), unix))
+        await stack.enter_async_context(_listening(operator.app(AccountsApi(accounts).routes()), unix))
+        if page is not None:
+            from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
+
+            console = console_of(operator, accounts)
+            await stack.enter_async_context(_listening(console.app(), page, **tls))
+            stack.callback(console.closing.set)
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
         info = operator.info()
         write_private(options.data / "server.json", msgspec.json.encode(info))
         stack.callback((options.data / "server.json").unlink, missing_ok=True)
-        yield info
+        yield Running(info, first_code)
 
 
 async def _boot(
@@ -174,7 +198,7 @@ def _unix_socket(data: Path) -> Iterator[socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: Starlette, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
+async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         http="h11",

@@ -81,6 +81,8 @@ class ResultPosted:
 
     request: ResultRequest
     result_id: str
+    waived: frozenset[tuple[str, str]] = frozenset()
+    """(reason code, component) of what is waived for this host now."""
     outliers: tuple[WireFinding, ...] = ()
 
 
