@@ -18,6 +18,7 @@ from vetting_agent.zones import FILE, DiskZones, Zone, parse, weak_zones
 MOST_MEMBERS = 5000
 MOST_BYTES = 256 * 2**20
 MOST_FILE_BYTES = 4 * 2**20
+MOST_DISKS, MOST_ZONES = 256, 2048
 LIMITS = (1.5, 2.0, 4.0, 8.0, 16.0)
 WIDTH = 1000.0
 GB = 1e9
@@ -44,10 +45,10 @@ class DiskMap:
 def maps_in(archive: Path) -> dict[str, DiskMap]:
     """By component. Empty when the evidence is not there, holds no zones, or makes no sense."""
     try:
-        text = _zones_text(archive)
-    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError):
+        disks = parse(_zones_text(archive) or b"")
+        return {disk.component: map_of(disk) for disk in disks[:MOST_DISKS] if len(disk.zones) <= MOST_ZONES}
+    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, ArithmeticError):
         return {}
-    return {disk.component: map_of(disk) for disk in parse(text)} if text else {}
 
 
 def _zones_text(archive: Path) -> bytes | None:
