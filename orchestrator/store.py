@@ -53,7 +53,7 @@ class EvidenceRecord(Record, frozen=True, kw_only=True):
     received_at: str
 
 
-class AuditEntry(Record, frozen=True, kw_only=True):
+class AuditEntry(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One act of a person or program, or an attempt at one. `id` is given by the store."""
 
     ts: str

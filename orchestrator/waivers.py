@@ -1,7 +1,9 @@
 """Waivers: a person's word that one finding about one component of one host is accepted until a day. Pure.
 
-What was found and judged broken may be waived; what could not be judged may not: nothing untested ever passes. A
-waiver acts on results that come while it is in force, never on one that is there, and stays visible for ever.
+Only what was tested to its end and found outside its limits may be waived (`WAIVABLE`). What could not be judged, and
+what ended a test early (a lost disk, a failed read, heat), may not: nothing untested ever passes. Nor may wrong
+answers: a machine that computes, remembers or stores wrongly is broken, whoever says otherwise. A waiver acts on
+results that come while it is in force, never on one that is there, and stays visible for ever.
 """
 
 from __future__ import annotations
@@ -11,12 +13,49 @@ from collections.abc import Iterable
 from orchestrator.clock import later
 from orchestrator.run_record import Record, Run
 from orchestrator.steps import Refusal
-from stages.outcome import INCONCLUSIVE, ReasonCode
+from stages.outcome import ReasonCode
 
 LONGEST_DAYS = 365
 SHORTEST_REASON = 8
 LONGEST_REASON = 500
-NEVER = frozenset({ReasonCode.CANCELLED.value, ReasonCode.SPEC_MISMATCH.value})
+WAIVABLE = frozenset(
+    {
+        ReasonCode.DISK_REALLOCATED,
+        ReasonCode.NVME_SPARE_LOW,
+        ReasonCode.NVME_WORN,
+        ReasonCode.DISK_WORN,
+        ReasonCode.DISK_LINK_ERRORS,
+        ReasonCode.DISK_OVERHEATED,
+        ReasonCode.DISK_SLOW,
+        ReasonCode.PCIE_LINK_DEGRADED,
+        ReasonCode.MICROCODE_MISMATCH,
+        ReasonCode.MCE_CORRECTED,
+        ReasonCode.ECC_CORRECTED,
+        ReasonCode.PCIE_AER_ERRORS,
+        ReasonCode.THERMAL_THROTTLED,
+        ReasonCode.CPU_SLOW,
+        ReasonCode.BMC_EVENT,
+        ReasonCode.NET_LINK_DEGRADED,
+        ReasonCode.NET_ERRORS,
+        ReasonCode.NET_THROUGHPUT_LOW,
+        ReasonCode.NET_RETRANSMITS,
+        ReasonCode.NET_TRANSCEIVER,
+        ReasonCode.NET_PAUSE_STORM,
+        ReasonCode.NET_NEIGHBOR,
+        ReasonCode.GPU_REMAP_PENDING,
+        ReasonCode.GPU_PAGES_RETIRED,
+        ReasonCode.GPU_PCIE_DEGRADED,
+        ReasonCode.GPU_NVLINK,
+        ReasonCode.GPU_THROTTLED,
+        ReasonCode.GPU_OVERHEATED,
+        ReasonCode.GPU_SLOW,
+        ReasonCode.PSU_ABSENT,
+        ReasonCode.PSU_INPUT_LOST,
+        ReasonCode.PSU_REDUNDANCY_LOST,
+        ReasonCode.PSU_EVENT,
+        ReasonCode.PSU_IMBALANCE,
+    }
+)
 
 
 class Waiver(Record, frozen=True, kw_only=True):
@@ -73,9 +112,8 @@ def new_waiver(run: Run, code: str, component: str, reason: str, days: int, *, a
 
 
 def is_waivable(code: str) -> bool:
-    """Whether a finding with this code says that hardware was judged, and found wanting."""
-    known = {one.value for one in ReasonCode}
-    return code in known and code not in NEVER and ReasonCode(code) not in INCONCLUSIVE
+    """Whether a finding with this code may be accepted by a person."""
+    return code in {one.value for one in WAIVABLE}
 
 
 def active_for(run: Run, waivers: Iterable[Waiver], now: str) -> frozenset[tuple[str, str]]:

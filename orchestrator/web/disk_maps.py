@@ -18,7 +18,8 @@ from vetting_agent.zones import FILE, DiskZones, Zone, parse, weak_zones
 MOST_MEMBERS = 5000
 MOST_BYTES = 256 * 2**20
 MOST_FILE_BYTES = 4 * 2**20
-HEATS = 6
+MOST_DISKS, MOST_ZONES = 256, 2048
+LIMITS = (1.5, 2.0, 4.0, 8.0, 16.0)
 WIDTH = 1000.0
 GB = 1e9
 
@@ -44,10 +45,10 @@ class DiskMap:
 def maps_in(archive: Path) -> dict[str, DiskMap]:
     """By component. Empty when the evidence is not there, holds no zones, or makes no sense."""
     try:
-        text = _zones_text(archive)
-    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError):
+        disks = parse(_zones_text(archive) or b"")
+        return {disk.component: map_of(disk) for disk in disks[:MOST_DISKS] if len(disk.zones) <= MOST_ZONES}
+    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, ArithmeticError):
         return {}
-    return {disk.component: map_of(disk) for disk in parse(text)} if text else {}
 
 
 def _zones_text(archive: Path) -> bytes | None:
@@ -68,7 +69,11 @@ def map_of(disk: DiskZones) -> DiskMap:
     weak = set(weak_zones(disk))
     slowest = [zone.max_ms for zone in disk.zones]
     rates = [zone.shown_mb_s for zone in disk.zones]
-    heats = _heats(slowest) if any(one is not None for one in slowest) else _heats([-(one or 0.0) for one in rates])
+    heats = (
+        _heats(slowest)
+        if any(one is not None for one in slowest)
+        else _heats([1 / one if one else None for one in rates])
+    )
     cells = tuple(
         Cell(
             x=round(WIDTH * zone.offset / disk.size_bytes, 2),
@@ -83,17 +88,14 @@ def map_of(disk: DiskZones) -> DiskMap:
 
 
 def _heats(values: Sequence[float | None]) -> list[int]:
-    """0 near the median, one more for each doubling of the distance above it."""
-    known = [one for one in values if one is not None]
-    if not known:
-        return [0] * len(values)
-    middle = statistics.median(known)
-    spread = statistics.median(abs(one - middle) for one in known) or abs(middle) * 0.05 or 1.0
-    return [0 if one is None else _heat((one - middle) / spread) for one in values]
+    """0 up to 1.5 times the median, then one more for each doubling: what a disk's queue jitters by is no warmth."""
+    known = [one for one in values if one]
+    middle = statistics.median(known) if known else 0.0
+    return [_heat(one / middle) if one and middle else 0 for one in values]
 
 
-def _heat(distance: float) -> int:
-    return sum(distance > limit for limit in (1.0, 2.0, 4.0, 8.0, 16.0)[: HEATS - 1])
+def _heat(times_median: float) -> int:
+    return sum(times_median > limit for limit in LIMITS)
 
 
 def _words(zone: Zone) -> str:

@@ -13,6 +13,7 @@ class LiveChart {
     this.box.className = "chart";
     this.box.innerHTML = "<h3></h3><div></div>";
     this.box.querySelector("h3").textContent = subject.name;
+    this.box.style.order = subject.order ?? 99;
     place.append(this.box);
     this.plot = null;
     this.due = false;
@@ -79,9 +80,9 @@ class LiveChart {
           },
         },
       },
-      axes: [axis, { ...axis, size: 58, values: (_, ticks) => ticks.map((one) => `${one}${units.size === 1 ? " " + LiveChart.unit([...units][0]) : ""}`) }],
+      axes: [{ ...axis, space: 70, values: LiveChart.times }, { ...axis, size: 58, values: (_, ticks) => ticks.map((one) => `${one}${units.size === 1 ? " " + LiveChart.unit([...units][0]) : ""}`) }],
       series: [
-        { label: "Time" },
+        { label: "Time", value: (_, time) => (time ? LiveChart.clock(time, true) : "–") },
         ...[...this.columns].map(([name, one], number) => ({
           label: name, stroke: number < 7 ? color(`hue${number}`) : color("other"), width: number < 7 ? 1.6 : 1, spanGaps: true, points: { show: this.times.length < 3 },
           value: (_, value) => (value === null || value === undefined ? "–" : `${Math.round(value * 10) / 10} ${LiveChart.unit(one.unit)}`),
@@ -135,12 +136,29 @@ class LiveChart {
     }
   }
 
+  static clock(time, seconds) {
+    const moment = new Date(time * 1000);
+    return moment.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", ...(seconds ? { second: "2-digit" } : {}) });
+  }
+
+  // The day stands at the first tick and at each midnight.
+  static times(_, ticks) {
+    const seconds = ticks.length > 1 && ticks[1] - ticks[0] < 60;
+    let day = "";
+    return ticks.map((one) => {
+      const date = new Date(one * 1000).toLocaleDateString("en-CA").slice(5);
+      const first = date !== day && day !== "";
+      day = date;
+      return LiveChart.clock(one, seconds) + (first ? `\n${date}` : "");
+    });
+  }
+
   static unit(unit) { return unit === "degC" || unit === "C" ? "°C" : unit; }
 }
 
 class LiveCharts {
   constructor(facts, place) {
-    this.subjects = facts.subjects;
+    this.subjects = facts.subjects.map((one, order) => ({ ...one, order }));
     this.shared = { bands: facts.bands, limits: facts.limits };
     this.place = place;
     this.charts = new Map();
