@@ -25,14 +25,18 @@ from orchestrator.web.account_pages import AccountPages
 from orchestrator.web.accounts import Accounts
 from orchestrator.web.fleet_pages import FleetPages
 from orchestrator.web.guard import Guard
+from orchestrator.web.host_pages import HostPages
 from orchestrator.web.login_pages import LoginPages
 from orchestrator.web.pages import STATIC, NavEntry, Pages
+from orchestrator.web.profile_pages import ProfilePages
 from orchestrator.web.run_acts import RunActs
 from orchestrator.web.run_pages import RunPages
 from orchestrator.web.streams import Streams
 
 NAVIGATION = (
     NavEntry("Fleet", "/"),
+    NavEntry("Hosts", "/hosts"),
+    NavEntry("Profiles", "/profiles"),
     NavEntry("Audit", "/audit", "operator"),
     NavEntry("Access", "/access", "admin"),
 )
@@ -66,6 +70,8 @@ def console_of(operator: OperatorApi, accounts: Accounts) -> Console:
         FleetPages(acts, streams),
         RunPages(acts, streams),
         RunActs(acts),
+        HostPages(operator.hosts, acts),
+        ProfilePages(operator.hosts),
         ProgramApi(operator),
     ]
     return Console(accounts, routers, closing)
