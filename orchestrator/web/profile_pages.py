@@ -93,7 +93,7 @@ class ProfilePages:
             status,
             name=name,
             text=text,
-            rows=min(40, max(14, text.count("\n") + 2)),
+            rows=min(40, max(8, text.count("\n") + 2)),
             lines_of=text.split("\n"),
             problems=problems,
             base=base,

@@ -28,6 +28,7 @@ class StripChart:
     median: float | None
     limit: float | None
     low: float
+    """The value at the left end, and that at the right."""
     high: float
 
 
@@ -58,6 +59,6 @@ def strip_chart(chart: Baseline) -> StripChart:
         dots=dots,
         median=None if chart.median is None else place(chart.median),
         limit=None if chart.limit is None else place(chart.limit),
-        low=min(values, default=0.0),
-        high=max(values, default=0.0),
+        low=low,
+        high=high,
     )
