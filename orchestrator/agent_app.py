@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestrator.agent_service import AgentService, Caller
+from orchestrator.agent_service import AgentService
+from orchestrator.callers import Caller
 from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, http_exception, json_reply
 from orchestrator.steps import Refusal
 from vetting_agent.wire import (
@@ -61,16 +63,18 @@ def agent_app(service: AgentService) -> Starlette:
         verb = verbs.get(request.path_params["verb"])
         if verb is None:  # 404 would tell the agent that its run does not exist
             raise Refusal(422, "unknown_verb", f"There is no verb {request.path_params['verb']!r}")
-        message = decoded(verb.request, await body_of(request, verb.limit))
-        return json_reply(await verb.answer(caller, message))
+        with _noted(service, caller, request.path_params["verb"]):
+            message = decoded(verb.request, await body_of(request, verb.limit))
+            return json_reply(await verb.answer(caller, message))
 
     async def evidence(request: Request) -> Response:
         caller = _caller(service, request)
-        content = await body_of(request, EVIDENCE_LIMIT_BYTES)
         result_id = request.query_params.get("result_id", "")
         digest = request.headers.get(DIGEST_HEADER, "")
         stage = request.path_params["stage"]
-        return json_reply(await service.keep_evidence(caller, stage, result_id, digest, content))
+        with _noted(service, caller, "evidence"):
+            content = await body_of(request, EVIDENCE_LIMIT_BYTES)
+            return json_reply(await service.keep_evidence(caller, stage, result_id, digest, content))
 
     return Starlette(
         routes=[
@@ -82,7 +86,38 @@ def agent_app(service: AgentService) -> Starlette:
 
 
 def _caller(service: AgentService, request: Request) -> Caller:
-    return service.authenticate(run_id_of(request), _bearer(request), correlation_of(request))
+    run_id, correlation = run_id_of(request), correlation_of(request)
+    try:
+        return service.authenticate(run_id, _bearer(request), correlation)
+    except Refusal as refusal:
+        if service.store.find_run(run_id) is not None:  # who asks for runs that are not there fills no memory
+            service.pulse.went_wrong(
+                run_id,
+                request.path_params.get("verb", "evidence"),
+                refusal.status,
+                refusal.code,
+                refusal.message,
+                correlation,
+            )
+        raise
+
+
+@contextlib.contextmanager
+def _noted(service: AgentService, caller: Caller, verb: str) -> Iterator[None]:
+    """Remember how the call went, for those who look whether the host is well."""
+    run_id, note = caller.run.run_id, service.pulse.went_wrong
+    try:
+        yield
+    except Refusal as refusal:
+        note(run_id, verb, refusal.status, refusal.code, refusal.message, caller.instance_id)
+        raise
+    except ClientDisconnect:
+        note(run_id, verb, 400, "disconnected", "the host went away in the middle of a call", caller.instance_id)
+        raise
+    except Exception as problem:
+        note(run_id, verb, 503, type(problem).__name__, "the server could not keep it", caller.instance_id)
+        raise
+    service.pulse.went_well(run_id, verb)
 
 
 def run_id_of(request: Request) -> int:

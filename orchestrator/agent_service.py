@@ -11,16 +11,40 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from orchestrator.boot_tokens import BootTokens, rotated
+from orchestrator.callers import (
+    Caller,
+    caller_of,
+    check_claimed,
+    check_unused,
+    claimable,
+    instances_of,
+    refuse_when_over,
+)
 from orchestrator.clock import later, now_text, seconds_between
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
 from orchestrator.iperf import IperfServers
+from orchestrator.peers import late_findings, peer_findings
+from orchestrator.pulse import Pulse
+from orchestrator.results import judged_passed
 from orchestrator.run_record import RELEASED, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
-from orchestrator.steps import Beat, Claimed, Event, Heard, HoldAsked, Refusal, ResultPosted, Step, WentSilent
+from orchestrator.steps import (
+    Beat,
+    Claimed,
+    Event,
+    Heard,
+    HoldAsked,
+    PeersReviewed,
+    Refusal,
+    ResultPosted,
+    Step,
+    WentSilent,
+)
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
-from orchestrator.tokens import matches
+from orchestrator.waivers import Waiver, active_for
 from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
     FEATURE_EVIDENCE,
@@ -44,15 +68,9 @@ from vetting_agent.wire import (
 LAST_WORDS_S = 60.0
 """After the end of a run its agent may still acknowledge, and send its last log lines, for so long."""
 MAX_SEQ = 2**62
+STRAY_EVENTS = 20
+"""A refused claim is noted once among so many events, however often it is tried."""
 IDENTIFIER = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-
-
-@dataclass(slots=True)
-class Caller:
-    """Who calls: the run as last committed, and the instance the agent says it is ("" when it does not)."""
-
-    run: Run
-    instance_id: str
 
 
 @dataclass(slots=True)
@@ -64,22 +82,20 @@ class AgentService:
     heard_at: dict[int, float] = field(default_factory=dict)
     """When each run's host last called, by the monotonic clock."""
     started_at: float = field(default_factory=time.monotonic)
+    boot_tokens: BootTokens | None = None
+    to_review: set[str] = field(default_factory=set)
+    """Hardware profiles of which another host has passed: what it says of its siblings is still to be seen."""
+    pulse: Pulse = field(default_factory=Pulse)
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
-        run = self.store.find_run(run_id)
-        if run is None:
-            raise Refusal(404, "no_such_run", f"There is no run {run_id}")
-        if not token:
-            raise Refusal(401, "no_token", "The call carries no bearer token")
-        if not matches(token, run.token_hash):
-            raise Refusal(403, "wrong_token", f"This is not the token of run {run_id}")
-        return Caller(run, instance_id)
+        return caller_of(self.store, self.boot_tokens, run_id, token, instance_id)
 
     async def hello(self, caller: Caller, request: HelloRequest) -> Empty:
-        _refuse_when_over(caller.run)
+        refuse_when_over(caller.run)
+        check_unused(caller, again=True)
         mac = _mac(request.mac)
-        if caller.run.mac not in {None, mac}:
+        if not caller.run.admits(mac):
             raise Refusal(409, "other_host", f"Run {caller.run.run_id} belongs to another host, not to {mac}")
         return Empty()
 
@@ -92,12 +108,44 @@ class AgentService:
             agent_version=request.agent_version,
             kernel_boot_id=request.kernel_boot_id,
         )
-        step = await self.apply(caller.run.run_id, event)
-        _refuse_when_over(step.run)  # the claim itself may show that a cancelled run has ended
-        self.heard_at[caller.run.run_id] = time.monotonic()
-        return self._claim_reply(step.run)
 
-    def _claim_reply(self, run: Run) -> Claim:
+        def work(transaction: Transaction) -> tuple[Step, str | None]:
+            now, before = now_text(), transaction.run(caller.run.run_id)
+            run, token = claimable(before, caller, event)
+            step = transition(run, event, now)
+            keep(transaction, before, step, now)
+            return step, token
+
+        try:
+            step, token = await self.store.write(work)
+        except Refusal as refusal:
+            if refusal.code == "wrong_token":
+                await self._note_stray_claim(caller.run.run_id, event, refusal)
+            raise
+        refuse_when_over(step.run)  # the claim itself may show that a cancelled run has ended
+        self.heard_at[caller.run.run_id] = time.monotonic()
+        return self._claim_reply(step.run, token)
+
+    async def _note_stray_claim(self, run_id: int, event: Claimed, refusal: Refusal) -> None:
+        """A used or outdated boot token came from another boot: a late host, or someone who listened. People see it."""
+        text = f"refused a claim by {event.mac} at {event.ip[:64]}: {refusal.message}"
+        note = EventView(ts=now_text(), kind="claim", text=text)
+        if not any(one.text == text for one in await self.store.events(run_id, STRAY_EVENTS)):
+            await self.store.write(lambda transaction: transaction.add_event(run_id, note))
+
+    async def rotate_token(self, run_id: int, also: Callable[[Transaction], None]) -> tuple[Run, str]:
+        """A new token for the run; all its others end at once. `also`: in the same transaction. Raises Refusal 410."""
+
+        def work(transaction: Transaction) -> tuple[Run, str]:
+            run, token = rotated(transaction.run(run_id))
+            transaction.put_run(run)
+            transaction.add_event(run_id, EventView(ts=now_text(), kind="token", text="the run's token was rotated"))
+            also(transaction)
+            return run, token
+
+        return await self.store.write(work)
+
+    def _claim_reply(self, run: Run, token: str | None) -> Claim:
         port = self.iperf.port if self.iperf else None
         return Claim(
             stages=list(run.stages),
@@ -109,6 +157,7 @@ class AgentService:
             heartbeat_interval_s=run.intervals.heartbeat_s,
             sensor_interval_s=run.intervals.sensor_s,
             log_interval_s=run.intervals.log_s,
+            token=token,
             features=[FEATURE_EVIDENCE, *([FEATURE_IPERF_SLOT] if port else [])],
         )
 
@@ -133,30 +182,42 @@ class AgentService:
         await self._admit(caller, last_words=True)
         run_id, now = caller.run.run_id, now_text()
         await self.store.write(lambda transaction: transaction.add_samples(run_id, request.samples, now))
+        self.pulse.sampled(run_id, request.samples, now)
         return Empty()
 
     async def log(self, caller: Caller, request: LogRequest) -> Empty:
         # Lines from before the claim are welcome, and those of a released run's last moments too.
-        claimed = caller.instance_id in {"", caller.run.instance_id, *caller.run.older_instances}
+        claimed = caller.grant is None and caller.instance_id in instances_of(caller.run)
         await self._admit(
-            caller, last_words=True, released=True, claimed=claimed and caller.run.instance_id is not None
+            caller,
+            last_words=True,
+            released=True,
+            before_claim=True,
+            claimed=claimed and caller.run.instance_id is not None,
         )
         if any(line.seq is not None and not 0 < line.seq < MAX_SEQ for line in request.lines):
             raise Refusal(422, "malformed", "seq counts up from 1")
         run_id, instance = caller.run.run_id, caller.instance_id or caller.run.instance_id or ""
         await self.store.write(lambda transaction: transaction.add_log_lines(run_id, instance, request.lines))
+        self.pulse.touch(run_id)
         return Empty()
 
     async def result(self, caller: Caller, request: ResultRequest) -> ResultReply:
+        check_claimed(caller)
         result_id = request.result_id or str(uuid.uuid4())
         _check_identifier("result_id", result_id)
         run_id = caller.run.run_id
+        outliers = await peer_findings(self.store, caller.run, request) if judged_passed(request) else ()
 
         def keep_result(transaction: Transaction, step: Step, now: str) -> None:
             if not step.repeated:
                 transaction.put_result(run_id, result_id, request, now)
 
-        step = await self.apply(run_id, ResultPosted(request, result_id), caller=caller, also=keep_result)
+        waived = active_for(caller.run, await self.store.documents(Waiver), now_text())
+        event = ResultPosted(request, result_id, waived, outliers)
+        step = await self.apply(run_id, event, caller=caller, also=keep_result)
+        if step.run.is_completed and step.run.hardware is not None and not step.repeated:
+            self.to_review.add(step.run.hardware)
         await self._note_heard(step.run)
         self.slots.release_run(run_id)  # a stage that ended without a word may have held it
         return ResultReply(next_state=step.next_state)
@@ -176,6 +237,7 @@ class AgentService:
             return key
 
         key = await self.store.write(work)
+        self.pulse.touch(run_id)
         return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at)
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
@@ -213,6 +275,7 @@ class AgentService:
             id=0, stage=stage, result_id=result_id, sha256=sha256, size=len(content), received_at=now_text()
         )
         await self.store.write(lambda transaction: transaction.add_evidence(run_id, record))
+        self.pulse.touch(run_id)
         return Empty()
 
     async def apply(
@@ -236,34 +299,51 @@ class AgentService:
                 also(transaction, step, now)
             return step
 
-        return await self.store.write(work)
+        step = await self.store.write(work)
+        self.pulse.touch(run_id)
+        return step
 
     async def _admit(
-        self, caller: Caller, *, last_words: bool = False, released: bool = False, claimed: bool = True
+        self,
+        caller: Caller,
+        *,
+        last_words: bool = False,
+        released: bool = False,
+        claimed: bool = True,
+        before_claim: bool = False,
     ) -> None:
         """Let the run's own agent in, and note that its host is alive."""
         run = caller.run
+        check_unused(caller) if before_claim else check_claimed(caller)
         if run.is_over:
             recent = run.finished_at is not None and seconds_between(run.finished_at, now_text()) < LAST_WORDS_S
             if not (last_words and recent and (released or run.state != RELEASED)):
-                _refuse_when_over(run)
+                refuse_when_over(run)
         if claimed:
             check_caller(run, caller.instance_id)
-        await self._note_heard(run)
+        if caller.grant is None:  # one who only holds a boot token keeps no silent host alive
+            await self._note_heard(run)
 
     async def _note_heard(self, run: Run) -> None:
         self.heard_at[run.run_id] = time.monotonic()
         if run.stalled:
             await self.apply(run.run_id, Heard())
 
+    def is_silent(self, run: Run) -> bool:
+        """Whether the host has not called for 6 heartbeats. After a start hosts get that long to call."""
+        silent_s = time.monotonic() - max(self.heard_at.get(run.run_id, 0.0), self.started_at)
+        return silent_s > SILENT_HEARTBEATS * run.intervals.heartbeat_s
+
+    async def review_peers(self) -> None:
+        """Hold the completed runs of each profile that has news against each other."""
+        while self.to_review:
+            for run_id, findings in (await late_findings(self.store, self.to_review.pop())).items():
+                await self.apply(run_id, PeersReviewed(tuple(findings)))
+
     async def find_silent_hosts(self) -> None:
-        """Tell each run whose host has not called for 6 heartbeats. After a start hosts get that long to call."""
-        now = time.monotonic()
+        """Tell each run whose host has gone silent."""
         for run in self.store.runs():
-            if run.stalled or not run.expects_calls:
-                continue
-            silent_s = now - max(self.heard_at.get(run.run_id, 0.0), self.started_at)
-            if silent_s > SILENT_HEARTBEATS * run.intervals.heartbeat_s:
+            if not run.stalled and run.expects_calls and self.is_silent(run):
                 await self.apply(run.run_id, WentSilent())
 
 
@@ -290,11 +370,6 @@ def _status_of(request: HeartbeatRequest, now: str) -> Status:
         eta_s=request.eta_s,
         dropped_log_lines=request.dropped_log_lines or 0,
     )
-
-
-def _refuse_when_over(run: Run) -> None:
-    if run.is_over:
-        raise Refusal(410, "run_over", f"Run {run.run_id} is {run.state}")
 
 
 def _mac(text: str) -> str:

@@ -31,6 +31,8 @@ def create(arguments: argparse.Namespace, client: OperatorClient) -> int:
         "host": arguments.host,
         "mac": arguments.mac,
         "profile": arguments.profile,
+        "hardware": arguments.hardware,
+        "token_valid_s": arguments.token_valid,
         "stages": arguments.stages.split(",") if arguments.stages else None,
         "parameters": _parameters(arguments.set),
         "non_destructive": not arguments.destructive,

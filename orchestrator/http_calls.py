@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
+from orchestrator.who import Who, local_who
 from vetting_agent.wire import CORRELATION_HEADER, ErrorBody, ErrorEnvelope
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,12 @@ def correlation_of(request: Request) -> str:
     """The caller's correlation id: the agent's instance_id. Empty when missing or not plain text."""
     given = request.headers.get(CORRELATION_HEADER, "")
     return given if PLAIN.fullmatch(given) else ""
+
+
+def who_asks(request: Request) -> Who:
+    """The console's guard says who asks; on the socket it is whoever may open it."""
+    who = getattr(request.state, "who", None)
+    return who if isinstance(who, Who) else local_who(correlation_of(request))
 
 
 def json_reply(message: Any, status: int = 200) -> Response:

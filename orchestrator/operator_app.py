@@ -3,13 +3,17 @@
 GET  /operator/v1/server
 POST /operator/v1/runs                                  GET /operator/v1/runs[/{id}]
 GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{id}/directives|release
+POST /operator/v1/runs/{id}/token
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
 GET  /operator/v1/runs/{id}/report?form=                GET /operator/v1/report-key, /metrics
+
+Hosts, profiles and booting: host_app.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +23,27 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from orchestrator.acts import Acts
 from orchestrator.agent_app import run_id_of
 from orchestrator.agent_service import AgentService
-from orchestrator.clock import now_text
-from orchestrator.http_calls import answering_errors, body_of, decoded, http_exception, json_reply, number_of
+from orchestrator.host_app import HostApi
+from orchestrator.host_messages import TokenRotated
+from orchestrator.host_service import HostService
+from orchestrator.http_calls import (
+    Endpoint,
+    answering_errors,
+    body_of,
+    decoded,
+    http_exception,
+    json_reply,
+    number_of,
+    who_asks,
+)
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
-from orchestrator.run_creation import RunRequest, new_run
+from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
-from orchestrator.steps import Ordered, Refusal, Released
-from orchestrator.store import Transaction
-from orchestrator.tokens import hash_of, new_token
+from orchestrator.steps import Ordered, Refusal
 from orchestrator.views import directive_view, view_of
-from vetting_agent.run_view import EventView
 
 PREFIX = "/operator/v1"
 BODY_BYTES = 4 * 2**20
@@ -43,19 +56,41 @@ class OperatorApi:
     """The endpoints over the same service that the agents talk to."""
 
     service: AgentService
+    hosts: HostService
     url: str
     fingerprint: str
     socket: str
     keys: Path
     """The folder with the key that signs reports."""
+    console_url: str | None = None
+    boot_url: str | None = None
+
+    @property
+    def acts(self) -> Acts:
+        return Acts(self.service, self.url, self.fingerprint)
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
-        return ServerInfo(url=self.url, fingerprint=self.fingerprint, operator_socket=self.socket, iperf_port=port)
+        return ServerInfo(
+            url=self.url,
+            fingerprint=self.fingerprint,
+            operator_socket=self.socket,
+            iperf_port=port,
+            boot_url=self.boot_url,
+            console_url=self.console_url,
+        )
 
-    def app(self) -> Starlette:
+    def app(self, more: Sequence[Route] = ()) -> Starlette:
+        """`more`: routes of others."""
+        endpoints = [
+            Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in self.endpoints()
+        ]
+        return Starlette(routes=[*endpoints, *more], exception_handlers={HTTPException: http_exception})
+
+    def endpoints(self) -> list[tuple[str, str, Endpoint]]:
+        """(method, path, endpoint) of each."""
         one = f"{PREFIX}/runs/{{run_id}}"
-        routes = [
+        return [
             ("GET", f"{PREFIX}/server", self.server),
             ("POST", f"{PREFIX}/runs", self.create),
             ("GET", f"{PREFIX}/runs", self.list_runs),
@@ -64,46 +99,34 @@ class OperatorApi:
             ("GET", f"{one}/samples", self.samples),
             ("POST", f"{one}/directives", self.direct),
             ("POST", f"{one}/release", self.release),
+            ("POST", f"{one}/token", self.rotate),
             ("GET", f"{one}/hold-key", self.hold_key),
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
             ("GET", f"{one}/report", self.report),
             ("GET", f"{PREFIX}/report-key", self.report_key),
             ("GET", f"{PREFIX}/metrics", self.metrics),
+            *HostApi(self.hosts).endpoints(PREFIX),
         ]
-        return Starlette(
-            routes=[Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes],
-            exception_handlers={HTTPException: http_exception},
-        )
 
     async def server(self, _request: Request) -> Response:
         return json_reply(self.info())
 
     async def create(self, request: Request) -> Response:
         wanted = decoded(RunRequest, await body_of(request, BODY_BYTES))
-        token, now = new_token(), now_text()
-
-        def work(transaction: Transaction) -> Run:
-            run = transaction.create_run(lambda run_id: new_run(wanted, run_id, hash_of(token), now))
-            text = f"for {run.host}: {', '.join(run.stages)}; profile {run.profile}"
-            transaction.add_event(run.run_id, EventView(ts=now, kind="created", text=text))
-            return run
-
-        run = await self.service.store.write(work)
-        return json_reply(self._created(run, token), 201)
-
-    def _created(self, run: Run, token: str) -> RunCreated:
-        words = {
-            "orchestrator": self.url,
-            "run_id": str(run.run_id),
-            "token": token,
-            "tls_fpr": self.fingerprint,
-            "mac": run.mac,
-        }
-        cmdline = " ".join(f"vetting.{name}={value}" for name, value in words.items() if value is not None)
-        return RunCreated(
-            run_id=run.run_id, token=token, orchestrator=self.url, tls_fpr=self.fingerprint, cmdline=cmdline
+        run, token = await self.acts.create(wanted, who_asks(request))
+        created = RunCreated(
+            run_id=run.run_id,
+            token=token,
+            orchestrator=self.url,
+            tls_fpr=self.fingerprint,
+            cmdline=self.acts.cmdline(run, token),
         )
+        return json_reply(created, 201)
+
+    async def rotate(self, request: Request) -> Response:
+        run, token = await self.acts.rotate_token(self._run(request).run_id, who_asks(request))
+        return json_reply(TokenRotated(run_id=run.run_id, token=token, cmdline=self.acts.cmdline(run, token)))
 
     async def list_runs(self, _request: Request) -> Response:
         store = self.service.store
@@ -125,21 +148,14 @@ class OperatorApi:
         run = self._run(request)
         wanted = decoded(DirectiveRequest, await body_of(request, BODY_BYTES))
         event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials)
-        step = await self.service.apply(run.run_id, event)
-        assert step.directive is not None
-        return json_reply(directive_view(step.directive), 201)
+        return json_reply(directive_view(await self.acts.order(run.run_id, event, who_asks(request))), 201)
 
     async def release(self, request: Request) -> Response:
-        step = await self.service.apply(self._run(request).run_id, Released())
-        self.service.slots.release_run(step.run.run_id)
-        return json_reply(await view_of(self.service.store, step.run))
+        run = await self.acts.release(self._run(request).run_id, who_asks(request))
+        return json_reply(await view_of(self.service.store, run))
 
     async def hold_key(self, request: Request) -> Response:
-        run = self._run(request)
-        key = await self.service.store.hold_key(run.run_id)
-        if key is None:
-            raise Refusal(404, "no_hold_key", f"Run {run.run_id} has no hold key: its host has not asked for one")
-        return json_reply(key)
+        return json_reply(await self.acts.hold_key(self._run(request).run_id, who_asks(request)))
 
     async def list_evidence(self, request: Request) -> Response:
         return json_reply(await self.service.store.evidence(self._run(request).run_id))

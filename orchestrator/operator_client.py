@@ -71,13 +71,21 @@ class OperatorClient:
         return msgspec.json.decode(self.get_bytes(path, **query), type=kind)
 
     def get_bytes(self, path: str, **query: int | str) -> bytes:
-        return self._call("GET", f"{path}?{urlencode(query)}", None)
+        return self._call("GET", f"{path}?{urlencode(query)}" if query else path, None)
 
     def post(self, path: str, body: Any, kind: type[T]) -> T:
         """The answer to a POST, as `kind`."""
         return msgspec.json.decode(self._call("POST", path, msgspec.json.encode(body)), type=kind)
 
-    def _call(self, method: str, path: str, body: bytes | None) -> bytes:
+    def send(self, method: str, path: str, body: Any, kind: type[T]) -> T:
+        """The answer to a call with another method, as `kind`."""
+        return msgspec.json.decode(self._call(method, path, msgspec.json.encode(body)), type=kind)
+
+    def send_bytes(self, method: str, path: str, content: bytes, kind: type[T], also: tuple[int, ...] = ()) -> T:
+        """The answer to a call whose body is no JSON. `also`: statuses that are answered as `kind` too."""
+        return msgspec.json.decode(self._call(method, path, content, also), type=kind)
+
+    def _call(self, method: str, path: str, body: bytes | None, also: tuple[int, ...] = ()) -> bytes:
         connection = _UnixConnection(self._socket)
         try:
             connection.request(method, f"/operator/v1{path}", body)
@@ -87,9 +95,17 @@ class OperatorClient:
             raise NoServer(f"the vetting-orchestrator at {self._socket} does not answer: {problem}") from None
         finally:
             connection.close()
-        if response.status < 300:
+        if response.status < 300 or (response.status in also and not _is_refusal(content)):
             return content
         raise _refusal(response.status, content)
+
+
+def _is_refusal(content: bytes) -> bool:
+    try:
+        msgspec.json.decode(content, type=ErrorEnvelope)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def _refusal(status: int, content: bytes) -> Refused:

@@ -13,6 +13,9 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     operator_socket: str
     iperf_port: int | None
+    boot_url: str | None = None
+    """Where hosts boot from, in plain HTTP."""
+    console_url: str | None = None
 
 
 class RunCreated(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from orchestrator.steps import (
     with_all_passes_void,
     with_directive,
     with_finding,
+    with_peer_findings,
     with_record,
     without_findings,
 )
@@ -55,6 +56,19 @@ def judged_passed(request: ResultRequest) -> bool:
     return request.passed and passes(request.summary.verdict) and clean
 
 
+def waived_errors(request: ResultRequest, waived: frozenset[tuple[str, str]]) -> tuple[str, ...]:
+    """The error findings of a failed stage when all of them are waived, as "code component"; else none.
+
+    Only a verdict of `fail` can be waived: with any other, something was not tested.
+    """
+    errors = [one for one in request.summary.findings if one.severity not in HARMLESS]
+    if request.summary.verdict != Verdict.FAIL.value:
+        return ()
+    if not all((one.reason_code, one.component) in waived for one in errors):
+        return ()
+    return tuple(f"{one.reason_code} {one.component}" for one in errors)
+
+
 def post_result(run: Run, event: ResultPosted, now: str) -> Step:
     """The run after a result; `next_state` is the answer. A result that was answered before changes nothing."""
     if (answer := run.answers.get(event.result_id)) is not None:
@@ -79,16 +93,24 @@ def _answered(step: Step, event: ResultPosted) -> Step:
 
 def _accept(run: Run, event: ResultPosted, now: str) -> Step:
     request = event.request
-    passed = judged_passed(request)
+    waived = waived_errors(request, event.waived)
+    passed = judged_passed(request) or bool(waived)
     retried = run.is_holding
     notes = [Note("result", f"{request.stage}: {request.summary.verdict}: {request.message}")]
     if request.passed and not passed:
         notes.append(Note("result", f"{request.stage} was posted as passed, but its findings or verdict say otherwise"))
-    run = _with_result(_retry_closed(run, now), event, passed, now)
+    notes += [Note("waived", f"{request.stage}: {one} is waived") for one in waived]
+    run = _with_result(_retry_closed(run, now), event, passed, now, waived)
     before = run.state
     if request.summary.verdict == Verdict.CANCELLED.value:
         run = close_on_end(replace(moved_to(run, CANCELLED, now), finished_at=now), now)
         return Step(run, (*notes, Note("state", f"{before} -> {CANCELLED}")))
+    outliers = event.outliers if passed else ()
+    run = with_peer_findings(run, request.stage, outliers)
+    notes += [Note("finding", f"{one.reason_code}: {one.message}") for one in outliers]
+    if any(one.severity == Severity.ERROR.value for one in outliers):
+        passed = False
+        run = with_record(run, replace(run.record_of(request.stage), valid=False))
     goes_on = passed or (run.on_failure == CONTINUE and not retried)
     changed = _changed_components(run, request)
     if changed:
@@ -116,7 +138,7 @@ def _retry_closed(run: Run, now: str) -> Run:
     return run
 
 
-def _with_result(run: Run, event: ResultPosted, passed: bool, now: str) -> Run:
+def _with_result(run: Run, event: ResultPosted, passed: bool, now: str, waived: tuple[str, ...]) -> Run:
     request = event.request
     old = run.record_of(request.stage)
     record = replace(
@@ -128,6 +150,9 @@ def _with_result(run: Run, event: ResultPosted, passed: bool, now: str) -> Run:
         started_at=old.started_at or now,
         finished_at=now,
         message=request.message,
+        errors=sum(one.severity not in HARMLESS for one in request.summary.findings),
+        warnings=sum(one.severity == Severity.WARNING.value for one in request.summary.findings),
+        waived=waived,
     )
     run = replace(with_record(run, record), in_flight=None, resumes=0)
     solved = (ReasonCode.HOST_REBOOTED, ReasonCode.AGENT_CRASH_LOOP)

@@ -55,6 +55,11 @@ class StageRecord(Record, frozen=True, kw_only=True):
     started_at: str | None = None
     finished_at: str | None = None
     message: str | None = None
+    errors: int = 0
+    warnings: int = 0
+    """Findings of the last execution."""
+    waived: tuple[str, ...] = ()
+    """"code component" of the error findings in spite of which it passed."""
 
 
 class Directive(Record, frozen=True, kw_only=True):
@@ -75,6 +80,18 @@ class Directive(Record, frozen=True, kw_only=True):
         return self.status == WAITING
 
 
+class BootClaim(Record, frozen=True, kw_only=True):
+    """The boot that a boot token belongs to since its first claim (boot_tokens.py)."""
+
+    token_hash: str
+    """Of the token that the boot script carried: good for nothing now but this boot's own further claims."""
+    session_hash: str
+    """Of the token that the claim was answered with, which no boot script ever carried."""
+    mac: str
+    boot_id: str
+    """The kernel's; the agent's instance where it did not say."""
+
+
 class Run(Record, frozen=True, kw_only=True):
     """The whole run. `in_flight` names the stage that the agent is believed to be executing."""
 
@@ -92,6 +109,19 @@ class Run(Record, frozen=True, kw_only=True):
     on_failure: str = HOLD
     shutdown_when_completed: bool = True
     intervals: Intervals = Intervals()
+
+    hardware: str | None = None
+    """The hardware profile that the run's spec and parameters came from, and its version."""
+    hardware_version: int = 0
+    peers: str = "warning"
+    """What a figure far below the siblings' becomes: `warning`, `error` or `off`."""
+    macs: tuple[str, ...] = ()
+    """The MAC addresses of the host, any of which may claim. Empty: `mac` alone, or whoever claims first."""
+    token_expires_at: str | None = None
+    """When the run's own token ends that no host has claimed with. None: with the run."""
+    boot_generation: int = 0
+    """Boot tokens of an earlier generation open nothing: a claim or a rotation came since."""
+    boot: BootClaim | None = None
 
     mac: str | None = None
     instance_id: str | None = None
@@ -129,6 +159,10 @@ class Run(Record, frozen=True, kw_only=True):
     def stage(self) -> str | None:
         """The stage that the run's state stands at, or None in a state of another kind."""
         return STAGE_OF.get(self.state)
+
+    def admits(self, mac: str) -> bool:
+        """Whether a host with this MAC address may claim the run."""
+        return mac in self.macs or self.mac == mac or (self.mac is None and not self.macs)
 
     @property
     def is_holding(self) -> bool:

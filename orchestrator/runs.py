@@ -23,6 +23,7 @@ from orchestrator.steps import (
     HoldAsked,
     Note,
     Ordered,
+    PeersReviewed,
     Refusal,
     Released,
     ResultPosted,
@@ -39,6 +40,7 @@ from vetting_agent.wire import ABORT, CANCEL_STAGE, RETRY_STAGE, SHUTDOWN
 MAX_RESUMES = 2
 SILENT_HEARTBEATS = 6
 MAX_OLDER_INSTANCES = 100
+PEER = ReasonCode.PEER_OUTLIER.value
 
 
 def transition(run: Run, event: Event, now: str) -> Step:
@@ -60,6 +62,8 @@ def transition(run: Run, event: Event, now: str) -> Step:
             return _silent(run, now)
         case Heard():
             return _heard(run)
+        case PeersReviewed():
+            return _reviewed(run, event)
 
 
 def check_caller(run: Run, instance_id: str) -> None:
@@ -75,7 +79,7 @@ def check_caller(run: Run, instance_id: str) -> None:
 def _claim(run: Run, event: Claimed, now: str) -> Step:
     if run.is_over:
         raise Refusal(410, "run_over", f"Run {run.run_id} is {run.state}")
-    if run.mac is not None and run.mac != event.mac:
+    if not run.admits(event.mac):
         raise Refusal(409, "other_host", f"Run {run.run_id} belongs to another host, not to {event.mac}")
     if event.instance_id in run.older_instances:
         raise Refusal(409, "superseded", f"A newer agent has claimed run {run.run_id}")
@@ -211,3 +215,13 @@ def _heard(run: Run) -> Step:
     if not run.stalled:
         return Step(run, repeated=True)
     return Step(replace(run, stalled=False), (Note("stalled", "the host is heard again"),))
+
+
+def _reviewed(run: Run, event: PeersReviewed) -> Step:
+    """More hosts have passed since: only what they say in addition is kept, nothing is taken back."""
+    known = {(one.component, one.evidence.partition(":")[0]) for one in run.findings if one.reason_code == PEER}
+    new = [one for one in event.findings if (one.component, one.evidence.partition(":")[0]) not in known]
+    if not run.is_completed or not new:
+        return Step(run, repeated=True)
+    notes = tuple(Note("finding", f"{PEER}: {one.message}") for one in new)
+    return Step(replace(run, findings=[*run.findings, *new]), notes)

@@ -1,6 +1,8 @@
 """The running server: sockets, the two applications, the iperf3 server and the watch for silent hosts, as one block.
 
-The agent API listens on TCP with TLS, the operator API on a unix socket; both run in the same loop.
+The agent API listens on TCP with TLS, the operator API on a unix socket, the operators' console on a TCP port of its
+own; all run in the same loop. The console is apart from the agents' API because those who test unknown hosts keep
+their network apart from the one where people work: each can be bound and firewalled by itself.
 """
 
 from __future__ import annotations
@@ -19,16 +21,23 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from orchestrator.agent_app import agent_app
 from orchestrator.agent_service import AgentService
+from orchestrator.boot_app import boot_app
+from orchestrator.boot_service import BootService
+from orchestrator.boot_tokens import BootTokens
 from orchestrator.evidence import EvidenceFolder
+from orchestrator.host_service import HostService
+from orchestrator.images import ImageFolder, NoImage
 from orchestrator.iperf import IperfServers
 from orchestrator.operator_app import OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.tls import certificate_in, write_private
+from orchestrator.web.accounts import Accounts
+from orchestrator.web.accounts_api import AccountsApi
 from probes.host import REAL_PROC
 from probes.tools import Tools
 
@@ -56,6 +65,22 @@ class ServeOptions:
     url: str | None = None
     iperf_port: int = 0
     iperf_servers: int = 1
+    console: tuple[str, int] | None = None
+    """Address and port of the operators' console; None: none is served."""
+    image: Path | None = None
+    """The folder of the image that hosts boot; None: no boot services."""
+    boot_host: str = "0.0.0.0"  # noqa: S104  # hosts boot from the network
+    boot_port: int | None = None
+    """Where boot services listen, in plain HTTP. None: nowhere."""
+    boot_extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """`first_code`: opens the console's page that makes the first admin. Told once, kept nowhere."""
+
+    info: ServerInfo
+    first_code: str | None
 
 
 class _Server(uvicorn.Server):
@@ -67,28 +92,67 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
+async def running(options: ServeOptions) -> AsyncIterator[Running]:
     """Serve while the block lasts. Raises CannotServe."""
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_data_folder(options.data))
         certificate = certificate_in(options.data)
         tcp = stack.enter_context(_tcp_socket(options.host, options.port))
         unix = stack.enter_context(_unix_socket(options.data))
+        page = stack.enter_context(_tcp_socket(*options.console)) if options.console else None
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
-        service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf)
+        tokens = BootTokens.of(options.data)
+        service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf, boot_tokens=tokens)
         url = options.url or f"https://{_reachable(tcp)}"
-        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname(), options.data)
+        service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
+        hosts = HostService(store)
+        boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
+        console_url = f"https://{_reachable(page)}/" if page else None
+        operator = OperatorApi(
+            service, hosts, url, certificate.fingerprint, unix.getsockname(), options.data, console_url, boot
+        )
+        accounts = Accounts(store)
+        first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
-        await stack.enter_async_context(_listening(operator.app(), unix))
+        await stack.enter_async_context(_listening(operator.app(AccountsApi(accounts).routes()), unix))
+        if page is not None:
+            from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
+
+            console = console_of(operator, accounts)
+            await stack.enter_async_context(_listening(console.app(), page, **tls))
+            stack.callback(console.closing.set)
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
         info = operator.info()
         write_private(options.data / "server.json", msgspec.json.encode(info))
         stack.callback((options.data / "server.json").unlink, missing_ok=True)
-        yield info
+        yield Running(info, first_code)
+
+
+async def _boot(
+    stack: contextlib.AsyncExitStack,
+    options: ServeOptions,
+    service: AgentService,
+    hosts: HostService,
+    url: str,
+    fingerprint: str,
+) -> str | None:
+    """Boot services on a listener of their own, where they are wanted; their URL. Raises CannotServe."""
+    if options.image is None or options.boot_port is None:
+        return None
+    image = ImageFolder(options.image)
+    try:
+        image.check()
+    except NoImage as problem:
+        raise CannotServe(str(problem)) from None
+    assert service.boot_tokens is not None
+    listener = stack.enter_context(_tcp_socket(options.boot_host, options.boot_port))
+    boot = BootService(service, hosts, service.boot_tokens, image, url, fingerprint, options.boot_extra)
+    await stack.enter_async_context(_listening(boot_app(boot), listener))
+    return f"http://{_reachable(listener)}"
 
 
 @contextlib.contextmanager
@@ -136,7 +200,7 @@ def _unix_socket(data: Path) -> Iterator[socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: Starlette, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
+async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         http="h11",
@@ -197,8 +261,9 @@ async def _watch(service: AgentService) -> None:
         await asyncio.sleep(WATCH_S)
         try:
             await service.find_silent_hosts()
+            await service.review_peers()
         except Exception:
-            log.exception("looking for silent hosts failed")
+            log.exception("looking after the runs failed")
 
 
 def _reachable(listener: socket.socket) -> str:

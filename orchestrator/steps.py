@@ -77,8 +77,13 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class ResultPosted:
+    """`outliers`: what of a passed result lies far from the siblings' (peers.py)."""
+
     request: ResultRequest
     result_id: str
+    waived: frozenset[tuple[str, str]] = frozenset()
+    """(reason code, component) of what is waived for this host now."""
+    outliers: tuple[WireFinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,14 @@ class Heard:
     """A call came from a host that was stalled."""
 
 
-Event = Claimed | ResultPosted | Beat | Ordered | HoldAsked | Released | WentSilent | Heard
+@dataclass(frozen=True, slots=True)
+class PeersReviewed:
+    """What the siblings that came later say of a completed run."""
+
+    findings: tuple[WireFinding, ...]
+
+
+Event = Claimed | ResultPosted | Beat | Ordered | HoldAsked | Released | WentSilent | Heard | PeersReviewed
 
 
 def moved_to(run: Run, state: str, now: str) -> Run:
@@ -160,6 +172,14 @@ def without_findings(run: Run, codes: Iterable[ReasonCode], component: str) -> R
     for code in codes:
         findings = _others(replace(run, findings=findings), code.value, component)
     return replace(run, findings=findings)
+
+
+def with_peer_findings(run: Run, stage: str, findings: Iterable[WireFinding]) -> Run:
+    """The run with what its siblings say of this stage now; what they said before gives way."""
+    code, prefix = ReasonCode.PEER_OUTLIER.value, f"{stage}: "
+    kept = [one for one in run.findings if one.reason_code != code or not one.evidence.startswith(prefix)]
+    new = [*kept, *findings]
+    return run if new == run.findings else replace(run, findings=new)
 
 
 def _others(run: Run, code: str, component: str) -> list[WireFinding]:

@@ -53,6 +53,7 @@ async def _stage_view(store: Store, run: Run, name: str, *, whole: bool) -> Stag
         finished_at=record.finished_at,
         summary=await _summary(store, run, record) if whole else None,
         message=record.message,
+        waived=list(record.waived),
     )
 
 

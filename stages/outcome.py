@@ -140,6 +140,7 @@ class ReasonCode(StrEnum):
     AGENT_CRASH_LOOP = "agent_crash_loop"
     SPEC_MISMATCH = "spec_mismatch"
     COMPONENTS_CHANGED = "components_changed"
+    PEER_OUTLIER = "peer_outlier"
     STALLED = "stalled"
 
 

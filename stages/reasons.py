@@ -120,6 +120,12 @@ _GENERAL: Mapping[ReasonCode, tuple[str, str, str, str]] = {
         "Nothing if a part was swapped on purpose: the run starts over; otherwise find the part.",
         TECHNICIAN,
     ),
+    ReasonCode.PEER_OUTLIER: (
+        "A figure lies far on the wrong side of what the host's siblings measure.",
+        "A part is weak, throttled, in a slower slot or set otherwise; or the siblings were tested otherwise.",
+        "Open the profile's chart; compare slot, firmware and settings with a sibling, then run the stage again.",
+        TECHNICIAN,
+    ),
     ReasonCode.STALLED: (
         "The host has not been heard of for six heartbeats.",
         "It crashed, lost power or network, or the agent ended.",

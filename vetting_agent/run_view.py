@@ -31,6 +31,8 @@ class StageView(View, frozen=True, kw_only=True):
     finished_at: str | None = None
     summary: Summary | None = None
     message: str | None = None
+    waived: list[str] = []
+    """"code component" of error findings in spite of which it passed: a person waived them."""
 
 
 class LogView(View, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ def parse(text: bytes) -> list[DiskZones]:
     """The disks of one `zones.json`; a disk that makes no sense is left out."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     found = []
     for component, disk in content.items() if isinstance(content, dict) else ():

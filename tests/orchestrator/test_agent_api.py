@@ -28,13 +28,13 @@ def agent(served: Served) -> Agent:
 
 def test_a_whole_run(served: Served) -> None:
     agent = served.create(
-        mac=MAC.upper(), profile="quick", parameters={"CPUStress": {"duration_s": 1}}, expected_disks=[{"serial": "A"}]
+        mac=MAC.upper(), profile="quick", parameters={"CPUStress": {"duration_s": 2}}, expected_disks=[{"serial": "A"}]
     )
     assert agent.call("hello", agent.hello()) == {}
     claim = agent.claim()
     assert claim["current_state"] == "InventoryCheck"
     assert claim["stages"] == ["Inventory", "SMART", "CPUStress", "Storage", "Network", "GPU", "PSU"]
-    assert claim["parameters"]["CPUStress"]["duration_s"] == 1
+    assert claim["parameters"]["CPUStress"]["duration_s"] == 2
     assert claim["parameters"]["Storage"]["duration_s"] == 30
     assert claim["expected_disks"] == [{"serial": "A", "size_gb": None}]
     assert claim["non_destructive"] is True

@@ -293,11 +293,6 @@ def test_final_refusals_exit_at_once(orchestrator: Orchestrator, new_agent: NewA
     assert new_agent(created, folder="released").wait(20) == 0
 
 
-def test_bad_parameters_of_a_claim_fail_their_stage_and_hold(orchestrator: Orchestrator, new_agent: NewAgent) -> None:
-    created = orchestrator.create_run(["Inventory", "PSU"], parameters={"PSU": {"duration": 5}})
-    agent = new_agent(created)
-    view = wait_state(orchestrator, created["run_id"], "FailedHolding")
-    assert "bad_parameter" in str(stage_of(view, "PSU")["summary"])
-    orchestrator.direct(created["run_id"], "abort")
-    assert agent.wait() == 0
-    assert agent.keys.read_text() == ""
+def test_bad_parameters_are_refused_before_any_host_boots(orchestrator: Orchestrator) -> None:
+    with pytest.raises(AssertionError, match="PSU has no parameter 'duration'"):
+        orchestrator.create_run(["Inventory", "PSU"], parameters={"PSU": {"duration": 5}})
