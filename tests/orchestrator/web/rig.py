@@ -26,7 +26,7 @@ CHROMIUM = "/usr/bin/chromium"
 
 
 def add_user(served: Served, name: str, role: str) -> None:
-    answer = served.operator.post("/users", json={"name": name, "role": role, "password": PASSWORD})
+    answer = served.operator.post("/users", json={"name": name, "role": role, "password": PASSWORD}, timeout=60)
     assert answer.status_code == 201, answer.text
 
 
