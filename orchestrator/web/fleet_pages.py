@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +19,8 @@ from orchestrator.web.streams import Streams, event
 from orchestrator.who import Who
 
 PERIOD_S = 1.0
+FIRST_ROWS = 80
+"""In the page itself, the most pressing ones; the others come by the stream right after, while it can be read."""
 MOST_AT_ONCE = 2000
 BULK = {
     "retry_stage": "Retry",
@@ -55,10 +58,17 @@ class FleetPages:
 
     async def show(self, request: Request) -> Response:
         rows, board = self._board.rows(), self._board
-        beats = {one.row.run_id: one.beat for one in rows}
-        return self._pages.render(
-            request, "fleet.html", rows=rows, counts=board.counts, version=board.version, beats=beats, bulk=BULK
-        )
+        first = rows if "all" in request.query_params else rows[:FIRST_ROWS]
+        values: dict[str, Any] = {
+            "rows": first,
+            "hosts": len(rows),
+            "counts": board.counts,
+            # A page without all rows begins its stream at nothing, and is told them all.
+            "version": board.version if len(first) == len(rows) else "",
+            "beats": {one.row.run_id: one.beat for one in first},
+            "bulk": BULK,
+        }
+        return self._pages.render(request, "fleet.html", **values)
 
     async def stream(self, request: Request) -> Response:
         version = request.headers.get("Last-Event-ID") or request.query_params.get("version", "")

@@ -37,7 +37,7 @@
     }
     const parts = [];
     if (bar && progress !== null) parts.push(`${Math.round(progress * 100)} %`);
-    if (bar && eta !== null) parts.push(`${Console.span(eta)} left`);
+    if (bar && eta !== null) parts.push(Console.span(eta));
     tr.querySelector("[data-eta]").textContent = parts.join(" · ");
     const cell = tr.querySelector("[data-hot]");
     cell.textContent = hot === null ? "" : `${Math.round(hot)} °C`;
@@ -102,11 +102,47 @@
   }
 
   function count(counts) {
-    counts.all = rows.size;
+    counts.all = Object.values(counts).reduce((sum, one) => sum + one, 0);
     for (const [name, number] of Object.entries(counts)) {
       for (const one of document.querySelectorAll(`[data-count="${name}"]`)) one.textContent = number;
     }
     document.getElementById("alert").hidden = !counts.alert;
+  }
+
+  // Rows are put in a handful at a time, so that a thousand of them never hold up a click.
+  const waiting = new Map();
+  let working = false;
+  const CHUNK = 120;
+
+  function takeRow(key, html) {
+    const made = document.createElement("template");
+    made.innerHTML = html;
+    const tr = made.content.firstElementChild, old = rows.get(key)?.tr;
+    const focused = old?.contains(document.activeElement);
+    if (old) old.replaceWith(tr); else body.append(tr);
+    const one = adopt(tr);
+    if (one.beat) put(one, one.beat);
+    if (focused) tr.querySelector("a").focus();
+  }
+
+  function work() {
+    working = false;
+    let left = CHUNK;
+    for (const [key, { html, beat }] of waiting) {
+      if (left-- === 0) break;
+      waiting.delete(key);
+      takeRow(key, html);
+      if (beat) put(rows.get(key), beat);
+    }
+    arrange();
+    filter();
+    more();
+  }
+
+  function more() {
+    if (working || !waiting.size) return;
+    working = true;
+    setTimeout(work, 0);
   }
 
   function take(delta, id) {
@@ -114,23 +150,15 @@
     for (const gone of delta.gone) {
       rows.get(String(gone))?.tr.remove();
       rows.delete(String(gone));
+      waiting.delete(String(gone));
     }
-    const made = document.createElement("template");
-    for (const [key, html] of Object.entries(delta.html)) {
-      made.innerHTML = html;
-      const tr = made.content.firstElementChild, old = rows.get(key)?.tr;
-      const focused = old?.contains(document.activeElement);
-      if (old) old.replaceWith(tr); else body.append(tr);
-      const one = adopt(tr);
-      if (one.beat) put(one, one.beat);
-      if (focused) tr.querySelector("a").focus();
+    for (const [key, html] of Object.entries(delta.html)) waiting.set(key, { html, beat: waiting.get(key)?.beat });
+    for (const [key, beat] of Object.entries(delta.beats)) {
+      if (waiting.has(key)) waiting.get(key).beat = beat; else if (rows.has(key)) put(rows.get(key), beat);
     }
-    for (const [key, beat] of Object.entries(delta.beats)) if (rows.has(key)) put(rows.get(key), beat);
-    if (Object.keys(delta.html).length || delta.gone.length) {
-      arrange();
-      filter();
-      count(delta.counts);
-    }
+    count(delta.counts);
+    if (delta.gone.length) filter();
+    if (waiting.size) work();
   }
 
   for (const tr of body.children) adopt(tr);

@@ -39,6 +39,7 @@
 
   function filterAnew() {
     log.replaceChildren();
+    document.getElementById("log-none").hidden = false;
     lastLine = 0;
     tail = true;
     stream.reopen();

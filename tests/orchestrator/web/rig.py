@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from orchestrator.clock import later, now_text
+from orchestrator.run_record import STAGE_NAMES, Run
+from orchestrator.sqlite_store import SqliteStore
+from orchestrator.store import Status, Transaction
 from stages import STAGES
-from tests.orchestrator.making import summary
+from tests.orchestrator.making import START, summary
 from tests.orchestrator.served import Agent, Served, _unverified
 from vetting_agent.wire import ResultRequest, Summary, WireFinding, WireMeasurement
 
@@ -26,7 +30,7 @@ CHROMIUM = "/usr/bin/chromium"
 
 
 def add_user(served: Served, name: str, role: str) -> None:
-    answer = served.operator.post("/users", json={"name": name, "role": role, "password": PASSWORD})
+    answer = served.operator.post("/users", json={"name": name, "role": role, "password": PASSWORD}, timeout=60)
     assert answer.status_code == 201, answer.text
 
 
@@ -261,11 +265,25 @@ def _play(client: httpx.Client, run: dict[str, Any], n: int) -> None:
 
 
 def encode(body: Any) -> bytes:
-    import msgspec
-
     return msgspec.json.encode(body)
 
 
 def screenshot(page: Page, folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png")
+
+
+async def fill(database: Path, number: int) -> None:
+    """A database with that many claimed hosts, each with a heartbeat, made without a server."""
+    store = SqliteStore.open(database)
+
+    def work(transaction: Transaction) -> None:
+        for n in range(number):
+            facts = {"token_hash": "x", "created_at": START, "stages": STAGE_NAMES, "instance_id": f"agent-{n}"}
+            host = f"rack{n // 40 + 1}-node{n % 40 + 1}"
+            run = transaction.create_run(lambda run_id, host=host, facts=facts: Run(run_id=run_id, host=host, **facts))
+            status = Status(last_seen_at=now_text(), progress=n % 100 / 100, eta_s=60.0 + n)
+            transaction.put_status(run.run_id, status)
+
+    await store.write(work)
+    await store.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -12,10 +15,12 @@ from tests.orchestrator.web.rig import (
     INVENTORY,
     add_user,
     console_url,
+    fill,
     fleet,
     held_on_storage,
     lines,
     log_in,
+    logged_in,
     result,
     said,
     sensors,
@@ -149,6 +154,25 @@ def test_many_hosts_are_found_chosen_and_acted_on(staffed: Served, context: Brow
     page.locator("h1").click()
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
+    page.close()
+
+
+def test_a_thousand_hosts_come_in_handfuls(
+    tmp_path: Path, start: Callable[..., Served], context: BrowserContext
+) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    with ThreadPoolExecutor(1) as beside:  # Playwright's own loop runs in this thread
+        beside.submit(asyncio.run, fill(tmp_path / "data" / "orchestrator.db", 1000)).result()
+    served = start()
+    add_user(served, "olaf", "operator")
+    with logged_in(served, "olaf") as client:
+        assert len(client.get("/").content) < 150_000
+        assert client.get("/?all=1").text.count('<tr id="r') == 1000
+    page = opened(context, served, "olaf")
+    expect(page.locator("[data-count=all]")).to_have_text("1000")
+    expect(page.locator("#hosts tbody tr")).to_have_count(1000)
+    page.get_by_role("searchbox").fill("rack25-node40")
+    expect(page.locator("#hosts tbody tr:visible")).to_have_count(1)
     page.close()
 
 
