@@ -48,7 +48,6 @@ WAIVABLE = frozenset(
         ReasonCode.GPU_NVLINK,
         ReasonCode.GPU_THROTTLED,
         ReasonCode.GPU_OVERHEATED,
-        ReasonCode.GPU_SLOW,
         ReasonCode.PSU_ABSENT,
         ReasonCode.PSU_INPUT_LOST,
         ReasonCode.PSU_REDUNDANCY_LOST,
