@@ -97,6 +97,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="lent together to one host: one for every 25 Gb/s of its fastest port (default: 1)",
     )
+    parser.add_argument(
+        "--terminal-timeout",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="seconds for a host to connect back for a terminal, and then for its shell to start (default: 15)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
 
 

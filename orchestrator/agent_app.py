@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from orchestrator.agent_service import AgentService, Caller
 from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, http_exception, json_reply
@@ -43,8 +43,8 @@ class Verb:
     answer: Callable[[Caller, Any], Awaitable[Any]]
 
 
-def agent_app(service: AgentService) -> Starlette:
-    """The application that agents talk to."""
+def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application that agents talk to; `also`: what is no call with an answer."""
     verbs = {
         "hello": Verb(HelloRequest, SMALL_BYTES, service.hello),
         "claim": Verb(ClaimRequest, SMALL_BYTES, service.claim),
@@ -76,22 +76,23 @@ def agent_app(service: AgentService) -> Starlette:
         routes=[
             Route(f"{API_PREFIX}/{{run_id}}/{{verb}}", answering_errors(call), methods=["POST"]),
             Route(f"{API_PREFIX}/{{run_id}}/evidence/{{stage}}", answering_errors(evidence), methods=["POST"]),
+            *also,
         ],
         exception_handlers={HTTPException: http_exception},
     )
 
 
 def _caller(service: AgentService, request: Request) -> Caller:
-    return service.authenticate(run_id_of(request), _bearer(request), correlation_of(request))
+    return service.authenticate(run_id_of(request), bearer_of(request), correlation_of(request))
 
 
-def run_id_of(request: Request) -> int:
+def run_id_of(request: HTTPConnection) -> int:
     text = request.path_params["run_id"]
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise Refusal(404, "no_such_run", f"There is no run {text[:40]!r}")
     return int(text)
 
 
-def _bearer(request: Request) -> str | None:
+def bearer_of(request: HTTPConnection) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

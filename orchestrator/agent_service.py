@@ -20,6 +20,7 @@ from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
 from orchestrator.steps import Beat, Claimed, Event, Heard, HoldAsked, Refusal, ResultPosted, Step, WentSilent
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
+from orchestrator.terminals import Terminals
 from orchestrator.tokens import matches
 from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
@@ -60,6 +61,7 @@ class AgentService:
     store: Store
     evidence: EvidenceFolder
     iperf: IperfServers | None = None
+    terminals: Terminals | None = None
     slots: SlotQueue = field(default_factory=SlotQueue)
     heard_at: dict[int, float] = field(default_factory=dict)
     """When each run's host last called, by the monotonic clock."""
@@ -120,8 +122,11 @@ class AgentService:
 
         event = Beat(request.acked_cmd_id, request.ack_status)
         step = await self.apply(caller.run.run_id, event, caller=caller, also=keep_status)
+        if self.terminals is not None:
+            self.terminals.heard(caller.run.run_id, request.acked_cmd_id, request.ack_status)
         if step.directive is None:
-            return HeartbeatReply()
+            order = self.terminals.reply_for(caller.run.run_id) if self.terminals is not None else None
+            return order or HeartbeatReply()
         return HeartbeatReply(
             cmd=step.directive.cmd,
             stage=step.directive.stage,

@@ -3,6 +3,7 @@
 GET  /operator/v1/server
 POST /operator/v1/runs                                  GET /operator/v1/runs[/{id}]
 GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{id}/directives|release
+POST /operator/v1/runs/{id}/terminal[/failures]         GET /operator/v1/terminal/health|socket
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
@@ -25,6 +26,9 @@ from orchestrator.run_creation import RunRequest, new_run
 from orchestrator.run_record import Run
 from orchestrator.steps import Ordered, Refusal, Released
 from orchestrator.store import Transaction
+from orchestrator.terminal_app import operator_routes
+from orchestrator.terminal_session import Operator
+from orchestrator.terminals import Terminals
 from orchestrator.tokens import hash_of, new_token
 from orchestrator.views import directive_view, view_of
 from vetting_agent.run_view import EventView
@@ -43,6 +47,7 @@ class OperatorApi:
     url: str
     fingerprint: str
     socket: str
+    terminals: Terminals
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
@@ -64,7 +69,10 @@ class OperatorApi:
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
         ]
         return Starlette(
-            routes=[Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes],
+            routes=[
+                *(Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes),
+                *operator_routes(self.terminals, _local_operator, PREFIX),
+            ],
             exception_handlers={HTTPException: http_exception},
         )
 
@@ -152,6 +160,15 @@ class OperatorApi:
         if run is None:
             raise Refusal(404, "no_such_run", f"There is no run {run_id}")
         return run
+
+
+async def _local_operator(_call: HTTPConnection) -> Operator:
+    """Whoever may open the socket may enter hosts, for as long as they like."""
+
+    async def still() -> bool:
+        return True
+
+    return Operator("the local operator", "socket", still)
 
 
 def _page(request: Request) -> tuple[int, int]:

@@ -16,9 +16,11 @@ from orchestrator.cli_text import complain, say
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import CannotServe, ServeOptions, running
+from orchestrator.terminal_session import TerminalLimits
 
 log = logging.getLogger("orchestrator")
 MOST_IPERF_SERVERS = 64
+LONGEST_TERMINAL_TIMEOUT_S = 300
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -32,8 +34,12 @@ def main(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
         complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
         return 2
+    if not 1 <= arguments.terminal_timeout <= LONGEST_TERMINAL_TIMEOUT_S:
+        complain(f"--terminal-timeout must be 1 to {LONGEST_TERMINAL_TIMEOUT_S} seconds")
+        return 2
+    terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = {"iperf_port": arguments.iperf_port, "iperf_servers": arguments.iperf_servers}
-    options = ServeOptions(Path(arguments.data), host, port, arguments.url, **iperf)
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, terminal=terminal, **iperf)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,9 @@ from orchestrator.iperf import IperfServers
 from orchestrator.operator_app import OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.sqlite_store import SqliteStore
+from orchestrator.terminal_app import agent_routes
+from orchestrator.terminal_session import TerminalLimits
+from orchestrator.terminals import Terminals
 from orchestrator.tls import certificate_in, write_private
 from probes.host import REAL_PROC
 from probes.tools import Tools
@@ -38,6 +41,8 @@ BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Longer than any sensible heartbeat, so that agents keep their TLS connection."""
 WATCH_S = 0.25
+MESSAGE_BYTES = 256 * 1024
+"""Of a terminal: what is more comes in several messages."""
 GRACE_S = 5
 IDLE_CHECK_S = 0.05
 
@@ -56,6 +61,7 @@ class ServeOptions:
     url: str | None = None
     iperf_port: int = 0
     iperf_servers: int = 1
+    terminal: TerminalLimits = field(default_factory=TerminalLimits)
 
 
 class _Server(uvicorn.Server):
@@ -77,12 +83,16 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
-        service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf)
+        evidence = EvidenceFolder(options.data / "evidence")
+        terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
+        await terminals.recover()
+        service = AgentService(store, evidence, iperf, terminals)
         url = options.url or f"https://{_reachable(tcp)}"
-        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname())
+        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname(), terminals)
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
-        await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
+        await stack.enter_async_context(_listening(agent_app(service, agent_routes(service, terminals)), tcp, **tls))
         await stack.enter_async_context(_listening(operator.app(), unix))
+        stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
         info = operator.info()
@@ -140,7 +150,9 @@ async def _listening(app: Starlette, listener: socket.socket, **tls: str) -> Asy
     config = uvicorn.Config(
         app,
         http="h11",
-        ws="none",
+        ws="wsproto",
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
