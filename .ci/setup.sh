@@ -15,7 +15,7 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptest fio=fio iperf3=iperf3
     nvme=nvme-cli ipmitool=ipmitool ethtool=ethtool lspci=pciutils dmidecode=dmidecode lsblk=util-linux
     unshare=util-linux setpriv=util-linux wipefs=util-linux ip=iproute2 sg_persist=sg3-utils"
-test_tools="gcc=gcc sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables openssl=openssl
+test_tools="chromium=chromium gcc=gcc sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables openssl=openssl
     losetup=mount"
 image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
     git=git qemu-system-x86_64=qemu-system-x86 dnsmasq=dnsmasq-base"

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+ROLES = ("viewer", "operator", "admin")
 PROFILE_NAMES = ("quick", "standard", "burnin")
 
 
@@ -29,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ask_server(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from orchestrator import cli_commands
+    from orchestrator import account_commands, cli_commands
     from orchestrator.cli_text import complain
     from orchestrator.operator_client import NoServer, OperatorClient, Refused
 
-    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(cli_commands, arguments.function)
+    commands = account_commands if arguments.command in {"user", "token", "audit"} else cli_commands
+    command: Callable[[argparse.Namespace, OperatorClient], int] = getattr(commands, arguments.function)
     try:
         return command(arguments, OperatorClient(Path(arguments.data)))
     except NoServer as problem:
@@ -61,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
+    _add_account_commands(commands)
     commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
     return top
 
@@ -89,6 +92,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument("--listen", metavar="HOST:PORT", default="0.0.0.0:0", help="port 0: any free one, printed")
     parser.add_argument("--url", help="base URL that hosts are told, when it is not the address listened on")
+    parser.add_argument(
+        "--console", metavar="HOST:PORT", help="of the operators' page, or off (default: a free port beside --listen)"
+    )
     parser.add_argument("--iperf-port", type=int, default=0, help="for the first iperf3 server (default: any free one)")
     parser.add_argument(
         "--iperf-servers",
@@ -105,6 +111,29 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="seconds for a host to connect back for a terminal, and then for its shell to start (default: 15)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
+
+
+def _add_account_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    users = commands.add_parser("user", help="who may log in to the console").add_subparsers(dest="act", required=True)
+    add = _asks(users.add_parser("add", help="a new user; the password is read from the terminal or stdin"), "add_user")
+    add.add_argument("name")
+    add.add_argument("--role", choices=ROLES, default="viewer")
+    _asks(users.add_parser("list", help="all users"), "list_users")
+    _asks(users.add_parser("password", help="set a password"), "set_password").add_argument("name")
+    role = _asks(users.add_parser("role", help="set a role"), "set_role")
+    role.add_argument("name")
+    role.add_argument("role", choices=ROLES)
+    _asks(users.add_parser("remove", help="remove a user"), "remove_user").add_argument("name")
+    tokens = commands.add_parser("token", help="keys of programs for the console's API")
+    acts = tokens.add_subparsers(dest="act", required=True)
+    make = _asks(acts.add_parser("create", help="a new token; printed once"), "create_token")
+    make.add_argument("name")
+    make.add_argument("--role", choices=ROLES, default="viewer")
+    make.add_argument("--days", type=int, default=None, help="how long it is valid (default: until revoked)")
+    _asks(acts.add_parser("list", help="all tokens"), "list_tokens")
+    _asks(acts.add_parser("revoke", help="by its key"), "revoke_token").add_argument("key")
+    audit = _asks(commands.add_parser("audit", help="who did what"), "audit")
+    audit.add_argument("--limit", type=int, default=100)
 
 
 def _add_run_commands(parser: argparse.ArgumentParser) -> None:

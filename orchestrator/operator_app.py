@@ -3,32 +3,37 @@
 GET  /operator/v1/server
 POST /operator/v1/runs                                  GET /operator/v1/runs[/{id}]
 GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{id}/directives|release
-POST /operator/v1/runs/{id}/terminal[/failures]         GET /operator/v1/terminal/health|socket
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from orchestrator.agent_app import run_id_of
 from orchestrator.agent_service import AgentService
 from orchestrator.clock import now_text
-from orchestrator.http_calls import answering_errors, body_of, decoded, http_exception, json_reply, number_of
+from orchestrator.http_calls import (
+    Endpoint,
+    answering_errors,
+    body_of,
+    decoded,
+    http_exception,
+    json_reply,
+    number_of,
+)
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
 from orchestrator.run_creation import RunRequest, new_run
 from orchestrator.run_record import Run
 from orchestrator.steps import Ordered, Refusal, Released
 from orchestrator.store import Transaction
-from orchestrator.terminal_app import operator_routes
-from orchestrator.terminal_session import Operator
-from orchestrator.terminals import Terminals
 from orchestrator.tokens import hash_of, new_token
 from orchestrator.views import directive_view, view_of
 from vetting_agent.run_view import EventView
@@ -47,15 +52,29 @@ class OperatorApi:
     url: str
     fingerprint: str
     socket: str
-    terminals: Terminals
+    console_url: str | None = None
 
     def info(self) -> ServerInfo:
         port = self.service.iperf.port if self.service.iperf else None
-        return ServerInfo(url=self.url, fingerprint=self.fingerprint, operator_socket=self.socket, iperf_port=port)
+        return ServerInfo(
+            url=self.url,
+            fingerprint=self.fingerprint,
+            operator_socket=self.socket,
+            iperf_port=port,
+            console_url=self.console_url,
+        )
 
-    def app(self) -> Starlette:
+    def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
+        """`more`: routes of others."""
+        endpoints = [
+            Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in self.endpoints()
+        ]
+        return Starlette(routes=[*endpoints, *more], exception_handlers={HTTPException: http_exception})
+
+    def endpoints(self) -> list[tuple[str, str, Endpoint]]:
+        """(method, path, endpoint) of each."""
         one = f"{PREFIX}/runs/{{run_id}}"
-        routes = [
+        return [
             ("GET", f"{PREFIX}/server", self.server),
             ("POST", f"{PREFIX}/runs", self.create),
             ("GET", f"{PREFIX}/runs", self.list_runs),
@@ -68,13 +87,6 @@ class OperatorApi:
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
         ]
-        return Starlette(
-            routes=[
-                *(Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in routes),
-                *operator_routes(self.terminals, _local_operator, PREFIX),
-            ],
-            exception_handlers={HTTPException: http_exception},
-        )
 
     async def server(self, _request: Request) -> Response:
         return json_reply(self.info())
@@ -160,15 +172,6 @@ class OperatorApi:
         if run is None:
             raise Refusal(404, "no_such_run", f"There is no run {run_id}")
         return run
-
-
-async def _local_operator(_call: HTTPConnection) -> Operator:
-    """Whoever may open the socket may enter hosts, for as long as they like."""
-
-    async def still() -> bool:
-        return True
-
-    return Operator("the local operator", "socket", still)
 
 
 def _page(request: Request) -> tuple[int, int]:

@@ -13,6 +13,7 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     operator_socket: str
     iperf_port: int | None
+    console_url: str | None = None
 
 
 class RunCreated(msgspec.Struct, frozen=True, kw_only=True):

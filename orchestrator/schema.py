@@ -40,6 +40,12 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (run_id, stage, result_id, sha256)
     );
     """,
+    """
+    CREATE TABLE documents (
+        kind TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, ts TEXT NOT NULL, entry BLOB NOT NULL);
+    """,
 )
 
 

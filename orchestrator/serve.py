@@ -13,9 +13,8 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.cli_text import complain, say
-from orchestrator.operator_messages import ServerInfo
 from orchestrator.schema import SchemaTooNew
-from orchestrator.server import CannotServe, ServeOptions, running
+from orchestrator.server import CannotServe, Running, ServeOptions, running
 from orchestrator.terminal_session import TerminalLimits
 
 log = logging.getLogger("orchestrator")
@@ -27,9 +26,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Exit 0 after a signal, 1 when the server could not start."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        host, port = _address(arguments.listen)
-    except ValueError:
-        complain(f"--listen must be HOST:PORT, not {arguments.listen!r}")
+        host, port = _address("--listen", arguments.listen)
+        console = _console(arguments.console, host)
+    except ValueError as problem:
+        complain(str(problem))
         return 2
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
         complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
@@ -38,8 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
         complain(f"--terminal-timeout must be 1 to {LONGEST_TERMINAL_TIMEOUT_S} seconds")
         return 2
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
-    iperf = {"iperf_port": arguments.iperf_port, "iperf_servers": arguments.iperf_servers}
-    options = ServeOptions(Path(arguments.data), host, port, arguments.url, terminal=terminal, **iperf)
+    iperf = (arguments.iperf_port, arguments.iperf_servers)
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, terminal)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:
@@ -47,10 +47,17 @@ def main(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _address(text: str) -> tuple[str, int]:
+def _console(text: str | None, host: str) -> tuple[str, int] | None:
+    """Where the console listens: any free port of the agents' address unless said otherwise."""
+    if text is None:
+        return host, 0
+    return None if text == "off" else _address("--console", text)
+
+
+def _address(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not 0 <= int(port) <= 65535:
-        raise ValueError(text)
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"{option} must be HOST:PORT, not {text!r}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # ":8443" means every address
 
 
@@ -59,18 +66,21 @@ async def _serve(options: ServeOptions, *, as_json: bool) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with running(options) as info:
-        say(msgspec.json.encode(info).decode() if as_json else _for_people(info, options.data))
+    async with running(options) as server:
+        say(msgspec.json.encode(server.info).decode() if as_json else _for_people(server, options.data))
         await ended.wait()
     return 0
 
 
-def _for_people(info: ServerInfo, data: Path) -> str:
+def _for_people(server: Running, data: Path) -> str:
+    info = server.info
     iperf = f"port {info.iperf_port}" if info.iperf_port else "not installed: throughput cannot be measured"
     return "\n".join(
         [
             f"Listening on   {info.url}",
             f"Fingerprint    {info.fingerprint}",
+            f"Console        {info.console_url or 'off'}",
+            *([f"First login    one-time code {server.first_code}"] if server.first_code else []),
             f"Operator API   {info.operator_socket}",
             f"iperf3         {iperf}",
             f"Data           {data}",

@@ -1,6 +1,8 @@
 """The running server: sockets, the two applications, the iperf3 server and the watch for silent hosts, as one block.
 
-The agent API listens on TCP with TLS, the operator API on a unix socket; both run in the same loop.
+The agent API listens on TCP with TLS, the operator API on a unix socket, the operators' console on a TCP port of its
+own; all run in the same loop. The console is apart from the agents' API because those who test unknown hosts keep
+their network apart from the one where people work: each can be bound and firewalled by itself.
 """
 
 from __future__ import annotations
@@ -19,19 +21,22 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from orchestrator.agent_app import agent_app
 from orchestrator.agent_service import AgentService
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.iperf import IperfServers
-from orchestrator.operator_app import OperatorApi
+from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.sqlite_store import SqliteStore
-from orchestrator.terminal_app import agent_routes
+from orchestrator.terminal_access import local_operator
+from orchestrator.terminal_app import agent_routes, operator_routes
 from orchestrator.terminal_session import TerminalLimits
 from orchestrator.terminals import Terminals
 from orchestrator.tls import certificate_in, write_private
+from orchestrator.web.accounts import Accounts
+from orchestrator.web.accounts_api import AccountsApi
 from probes.host import REAL_PROC
 from probes.tools import Tools
 
@@ -61,7 +66,17 @@ class ServeOptions:
     url: str | None = None
     iperf_port: int = 0
     iperf_servers: int = 1
+    console: tuple[str, int] | None = None
+    """Address and port of the operators' console; None: none is served."""
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """`first_code`: opens the console's page that makes the first admin. Told once, kept nowhere."""
+
+    info: ServerInfo
+    first_code: str | None
 
 
 class _Server(uvicorn.Server):
@@ -73,13 +88,14 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
+async def running(options: ServeOptions) -> AsyncIterator[Running]:
     """Serve while the block lasts. Raises CannotServe."""
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_data_folder(options.data))
         certificate = certificate_in(options.data)
         tcp = stack.enter_context(_tcp_socket(options.host, options.port))
         unix = stack.enter_context(_unix_socket(options.data))
+        page = stack.enter_context(_tcp_socket(*options.console)) if options.console else None
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
@@ -88,17 +104,28 @@ async def running(options: ServeOptions) -> AsyncIterator[ServerInfo]:
         await terminals.recover()
         service = AgentService(store, evidence, iperf, terminals)
         url = options.url or f"https://{_reachable(tcp)}"
-        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname(), terminals)
+        console_url = f"https://{_reachable(page)}/" if page else None
+        operator = OperatorApi(service, url, certificate.fingerprint, unix.getsockname(), console_url)
+        accounts = Accounts(store)
+        first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         await stack.enter_async_context(_listening(agent_app(service, agent_routes(service, terminals)), tcp, **tls))
-        await stack.enter_async_context(_listening(operator.app(), unix))
+        local = [*AccountsApi(accounts).routes(), *operator_routes(terminals, local_operator, PREFIX)]
+        await stack.enter_async_context(_listening(operator.app(local), unix))
+        if page is not None:
+            from orchestrator.web.console import Console  # with jinja2: `make vet` serves none
+            from orchestrator.web.terminal_pages import TerminalPages
+
+            console = Console(accounts, [TerminalPages(terminals, accounts)])
+            await stack.enter_async_context(_listening(console.app(), page, **tls))
+            stack.callback(console.closing.set)
         stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
         info = operator.info()
         write_private(options.data / "server.json", msgspec.json.encode(info))
         stack.callback((options.data / "server.json").unlink, missing_ok=True)
-        yield info
+        yield Running(info, first_code)
 
 
 @contextlib.contextmanager
@@ -146,7 +173,7 @@ def _unix_socket(data: Path) -> Iterator[socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: Starlette, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
+async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         http="h11",

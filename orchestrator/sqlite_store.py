@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
+from msgspec.structs import replace
 
-from orchestrator.run_record import Run
+from orchestrator.run_record import Record, Run
 from orchestrator.schema import migrate
 from orchestrator.sqlite_writer import GroupCommitter
-from orchestrator.store import EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
+from orchestrator.store import AuditEntry, EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
 from vetting_agent.run_view import EventView, LogView, SampleView
 from vetting_agent.wire import LogLine, ResultRequest, Sample
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Record)
 _run_of = msgspec.json.Decoder(Run).decode
 _status_of = msgspec.json.Decoder(Status).decode
 _result_of = msgspec.json.Decoder(ResultRequest).decode
@@ -116,7 +118,26 @@ class _Transaction:
             row,
         )
 
+    def document(self, kind: type[D], key: str) -> D | None:
+        row = self._execute(DOCUMENT, (kind.__name__, key)).fetchone()
+        return msgspec.json.decode(row[0], type=kind) if row else None
 
+    def documents(self, kind: type[D]) -> list[D]:
+        return [msgspec.json.decode(body, type=kind) for (body,) in self._execute(DOCUMENTS, (kind.__name__,))]
+
+    def put_document(self, key: str, document: Record) -> None:
+        row = (type(document).__name__, key, _json(document))
+        self._execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", row)
+
+    def drop_document(self, kind: type[Record], key: str) -> None:
+        self._execute("DELETE FROM documents WHERE kind = ? AND key = ?", (kind.__name__, key))
+
+    def add_audit(self, entry: AuditEntry) -> None:
+        self._execute("INSERT INTO audit (ts, entry) VALUES (?, ?)", (entry.ts, _json(entry)))
+
+
+DOCUMENT = "SELECT body FROM documents WHERE kind = ? AND key = ?"
+DOCUMENTS = "SELECT body FROM documents WHERE kind = ? ORDER BY key"
 HOLD_KEY = "SELECT private_key, authorized_key, expires_at FROM hold_keys WHERE run_id = ?"
 LOG_COLUMNS = "id, ts, level, stage, text, instance_id, seq"
 
@@ -128,6 +149,14 @@ def _hold_key(row: Any) -> HoldKey | None:
 def _log_view(row: Any) -> LogView:
     names = ("id", "ts", "level", "stage", "text", "instance_id", "seq")
     return LogView(**dict(zip(names, row, strict=True)))
+
+
+def _log_filter(stage: str | None, levels: Sequence[str]) -> tuple[str, list[object]]:
+    """More conditions for a query of lines, and their values."""
+    where = "" if stage is None else " AND stage = ?"
+    if levels:
+        where += f" AND level IN ({', '.join('?' * len(levels))})"
+    return where, [*([] if stage is None else [stage]), *levels]
 
 
 class SqliteStore:
@@ -196,9 +225,19 @@ class SqliteStore:
         )
         return [EventView(ts=ts, kind=kind, text=text) for ts, kind, text in reversed(rows)]
 
-    async def logs(self, run_id: int, after: int, limit: int) -> list[LogView]:
-        query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? AND id > ? ORDER BY id LIMIT ?"  # noqa: S608  # a constant
-        return [_log_view(row) for row in await self._query(query, run_id, after, limit)]
+    async def logs(
+        self, run_id: int, after: int, limit: int, *, stage: str | None = None, levels: Sequence[str] = ()
+    ) -> list[LogView]:
+        where, values = _log_filter(stage, levels)
+        query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? AND id > ?{where} ORDER BY id LIMIT ?"  # noqa: S608  # constants
+        return [_log_view(row) for row in await self._query(query, run_id, after, *values, limit)]
+
+    async def log_tail(
+        self, run_id: int, limit: int, *, stage: str | None = None, levels: Sequence[str] = ()
+    ) -> list[LogView]:
+        where, values = _log_filter(stage, levels)
+        query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ?{where} ORDER BY id DESC LIMIT ?"  # noqa: S608  # constants
+        return [_log_view(row) for row in reversed(await self._query(query, run_id, *values, limit))]
 
     async def last_log(self, run_id: int) -> LogView | None:
         query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? ORDER BY id DESC LIMIT 1"  # noqa: S608  # a constant
@@ -228,6 +267,18 @@ class SqliteStore:
         names = ("id", "stage", "result_id", "sha256", "size", "received_at")
         query = f"SELECT {', '.join(names)} FROM evidence WHERE run_id = ? ORDER BY id"  # noqa: S608  # constants
         return [EvidenceRecord(**dict(zip(names, row, strict=True))) for row in await self._query(query, run_id)]
+
+    async def document(self, kind: type[D], key: str) -> D | None:
+        rows = await self._query(DOCUMENT, kind.__name__, key)
+        return msgspec.json.decode(rows[0][0], type=kind) if rows else None
+
+    async def documents(self, kind: type[D]) -> list[D]:
+        return [msgspec.json.decode(body, type=kind) for (body,) in await self._query(DOCUMENTS, kind.__name__)]
+
+    async def audit(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        query = "SELECT id, entry FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?"
+        rows = await self._query(query, 2**62 if before is None else before, limit)
+        return [replace(msgspec.json.decode(entry, type=AuditEntry), id=number) for number, entry in rows]
 
     async def _query(self, query: str, *values: object) -> list[Any]:
         if self._closed:

@@ -15,6 +15,7 @@ from vetting_agent.run_view import EventView, LogView, SampleView
 from vetting_agent.wire import LogLine, ResultRequest, Sample
 
 T = TypeVar("T")
+D = TypeVar("D", bound="Record")
 
 
 class StoreFailed(Exception):
@@ -52,6 +53,23 @@ class EvidenceRecord(Record, frozen=True, kw_only=True):
     received_at: str
 
 
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """One act of a person or program, or an attempt at one. `id` is given by the store."""
+
+    ts: str
+    author: str
+    via: str
+    """`session`, `token` or `socket`."""
+    act: str
+    subject: str = ""
+    detail: str = ""
+    outcome: str = "done"
+    """`done`, `asked` (an agent has to acknowledge it) or `refused: CODE`."""
+    correlation_id: str = ""
+    address: str = ""
+    id: int = 0
+
+
 class Transaction(Protocol):
     """Reads and writes that happen together or not at all."""
 
@@ -85,6 +103,20 @@ class Transaction(Protocol):
         """Keep a piece of evidence; `record.id` is replaced by the number it gets."""
         ...
 
+    def document(self, kind: type[D], key: str) -> D | None:
+        """A small record of its own (a user, a waiver), by its type's name and a key."""
+        ...
+
+    def documents(self, kind: type[D]) -> list[D]:
+        """All records of this type, by key."""
+        ...
+
+    def put_document(self, key: str, document: Record) -> None: ...
+
+    def drop_document(self, kind: type[Record], key: str) -> None: ...
+
+    def add_audit(self, entry: AuditEntry) -> None: ...
+
 
 class Store(Protocol):
     """The database as the rest of the orchestrator sees it."""
@@ -114,8 +146,16 @@ class Store(Protocol):
         """The newest events, oldest first."""
         ...
 
-    async def logs(self, run_id: int, after: int, limit: int) -> list[LogView]:
-        """Lines with an id above `after`, oldest first."""
+    async def logs(
+        self, run_id: int, after: int, limit: int, *, stage: str | None = None, levels: Sequence[str] = ()
+    ) -> list[LogView]:
+        """Lines with an id above `after`, oldest first; of one stage ("": outside stages) and some levels if given."""
+        ...
+
+    async def log_tail(
+        self, run_id: int, limit: int, *, stage: str | None = None, levels: Sequence[str] = ()
+    ) -> list[LogView]:
+        """The newest lines, oldest first."""
         ...
 
     async def last_log(self, run_id: int) -> LogView | None: ...
@@ -131,6 +171,16 @@ class Store(Protocol):
     async def hold_key(self, run_id: int) -> HoldKey | None: ...
 
     async def evidence(self, run_id: int) -> list[EvidenceRecord]: ...
+
+    async def document(self, kind: type[D], key: str) -> D | None: ...
+
+    async def documents(self, kind: type[D]) -> list[D]:
+        """All records of this type, by key."""
+        ...
+
+    async def audit(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        """The newest entries with an id below `before`, newest first."""
+        ...
 
     async def close(self) -> None:
         """Finish the writes that wait, and let go of the database."""

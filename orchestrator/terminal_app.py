@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,12 +22,13 @@ from orchestrator.agent_service import AgentService
 from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, json_reply
 from orchestrator.runs import check_caller
 from orchestrator.steps import Refusal
-from orchestrator.terminal_failures import FAILURES, UPGRADE, TerminalFailed
+from orchestrator.terminal_failures import FAILURES, MINT, UPGRADE, TerminalFailed
 from orchestrator.terminal_recording import NOTICE
 from orchestrator.terminal_session import Operator
 from orchestrator.terminals import Terminals, failure_message
 from vetting_agent.wire import API_PREFIX, TERMINAL_TOKEN_HEADER, ErrorBody, ErrorEnvelope
 
+log = logging.getLogger(__name__)
 Access = Callable[[HTTPConnection], Awaitable[Operator]]
 """The operator behind a call, of whatever kind. Raises Refusal for those who may not enter hosts."""
 BODY_BYTES = 16 * 1024
@@ -57,7 +59,12 @@ def operator_routes(terminals: Terminals, access: Access, prefix: str) -> list[B
     """Below `prefix`: POST /runs/{id}/terminal[/failures], GET /terminal/health, and the WebSocket /terminal/socket."""
 
     async def mint(request: Request) -> Response:
-        run_id, operator = run_id_of(request), await access(request)
+        run_id = run_id_of(request)
+        try:
+            operator = await access(request)
+        except Refusal as refusal:
+            log.warning("terminal %s: run %d: %s: %s", correlation_of(request), run_id, MINT, refusal.message)
+            raise
         wanted = decoded(Wanted, await body_of(request, BODY_BYTES))
         session = await terminals.mint(run_id, operator, correlation_of(request), wanted.columns, wanted.rows)
         limits = session.limits

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from starlette.websockets import WebSocket
 
 from orchestrator.clock import now_text
+from orchestrator.store import AuditEntry
 from orchestrator.terminal_failures import TOKEN
 from orchestrator.tokens import hash_of, new_token
 from vetting_agent.wire import TerminalOrder
@@ -25,6 +26,8 @@ class Operator:
     name: str
     binding: str
     still: Callable[[], Awaitable[bool]]
+    entry: Callable[..., AuditEntry]
+    """Makes a line of the audit log about an act of this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from orchestrator.clock import now_text
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.run_record import REFUSED, Run
 from orchestrator.steps import Refusal
-from orchestrator.store import EvidenceRecord, Store, StoreFailed
+from orchestrator.store import EvidenceRecord, Store, StoreFailed, Transaction
 from orchestrator.terminal_bridge import Bridge
 from orchestrator.terminal_failures import FAILURES, MINT, UPGRADE, TerminalFailed
 from orchestrator.terminal_recording import Recording, archive_of
@@ -62,7 +62,7 @@ class Terminals:
         try:
             run = self._run_to_enter(run_id)
             session = self._new(run, operator, correlation, columns, rows)
-            await self._tell(run_id, f"{operator.name} asks for a terminal ({session.session})")
+            await self._note_asked(session)
         except (Refusal, StoreFailed) as problem:
             text = problem.message if isinstance(problem, Refusal) else "The database did not take it; try again"
             await self.note_failure(run_id, operator, correlation, MINT, text)
@@ -252,6 +252,17 @@ class Terminals:
             id=0, stage=EVIDENCE_STAGE, result_id=session, sha256=sha256, size=len(content), received_at=now_text()
         )
         await self.store.write(lambda transaction: transaction.add_evidence(run_id, record))
+
+    async def _note_asked(self, session: TerminalSession) -> None:
+        text = f"{session.operator.name} asks for a terminal ({session.session})"
+        event = EventView(ts=now_text(), kind="terminal", text=text)
+        entry = session.operator.entry("terminal", subject=f"run {session.run_id}", detail=session.session)
+
+        def work(transaction: Transaction) -> None:
+            transaction.add_event(session.run_id, event)
+            transaction.add_audit(entry)
+
+        await self.store.write(work)
 
     async def _tell(self, run_id: int, text: str) -> None:
         event = EventView(ts=now_text(), kind="terminal", text=text)

@@ -110,7 +110,7 @@ async def _keep(stream: asyncio.StreamReader, made: Child, write: Callable[[str]
 @contextlib.asynccontextmanager
 async def orchestrator(tools: Tools, plan: VetPlan, data: Path) -> AsyncIterator[tuple[Child, Listening]]:
     """An orchestrator on loopback with a throw-away database. Raises Trouble."""
-    argv = ("orchestrator", "serve", "--data", str(data), "--listen", "127.0.0.1:0", "--json")
+    argv = ("orchestrator", "serve", "--data", str(data), "--listen", "127.0.0.1:0", "--console", "off", "--json")
     async with child(tools, "orchestrator", plan.folder, *argv) as made:
         listening = await _listening(made)
         drain = asyncio.create_task(_discard(made.process.stdout))
