@@ -6,8 +6,8 @@
 (function stylesWithoutInline() {
   const create = Document.prototype.createElement;
   Document.prototype.createElement = function (name, options) {
-    const element = create.call(this, name, options);
-    if (String(name).toLowerCase() !== "style") return element;
+    if (String(name).toLowerCase() !== "style") return create.call(this, name, options);
+    const element = create.call(this, "template"); // even an empty <style> offends the policy
     const sheet = new CSSStyleSheet();
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
     Object.defineProperty(element, "textContent", { get: () => "", set: (text) => sheet.replaceSync(text) });
