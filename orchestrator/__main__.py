@@ -60,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     key = _asks(commands.add_parser("hold-key", help="the private key of a held host"), "hold_key")
     key.add_argument("run", type=int)
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
+    terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
+    terminal.add_argument("run", type=int)
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")

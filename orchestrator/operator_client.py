@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from vetting_agent.wire import ErrorEnvelope
+from vetting_agent.wire import CORRELATION_HEADER, ErrorEnvelope
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0
@@ -73,14 +73,19 @@ class OperatorClient:
     def get_bytes(self, path: str, **query: int) -> bytes:
         return self._call("GET", f"{path}?{urlencode(query)}", None)
 
-    def post(self, path: str, body: Any, kind: type[T]) -> T:
+    def post(self, path: str, body: Any, kind: type[T], *, correlation: str = "") -> T:
         """The answer to a POST, as `kind`."""
-        return msgspec.json.decode(self._call("POST", path, msgspec.json.encode(body)), type=kind)
+        return msgspec.json.decode(self._call("POST", path, msgspec.json.encode(body), correlation), type=kind)
 
-    def _call(self, method: str, path: str, body: bytes | None) -> bytes:
+    @property
+    def socket_path(self) -> str:
+        return self._socket
+
+    def _call(self, method: str, path: str, body: bytes | None, correlation: str = "") -> bytes:
         connection = _UnixConnection(self._socket)
         try:
-            connection.request(method, f"/operator/v1{path}", body)
+            headers = {CORRELATION_HEADER: correlation} if correlation else {}
+            connection.request(method, f"/operator/v1{path}", body, headers)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as problem:

@@ -108,12 +108,12 @@ class TerminalSession:
 
     async def _serve(self, stream: WebSocket) -> str:
         """A shell until it ends or has to; how it ended."""
-        pty = Pty(*_size(self._order.columns, self._order.rows))
+        screen = Pty(*_size(self._order.columns, self._order.rows))
         try:
             async with asyncio.TaskGroup() as group:
-                hearing = group.create_task(self._hear(stream, pty))
+                hearing = group.create_task(self._hear(stream, screen))
                 try:
-                    return await self._shell(stream, pty, group)
+                    return await self._shell(stream, screen, group)
                 except (_Failed, ToolError) as problem:
                     await _say(stream, TerminalMessage(type="failed", reason=str(problem)))
                     raise _Failed(str(problem)) from None
@@ -122,9 +122,9 @@ class TerminalSession:
         except* (_Failed, SocketFailed, OSError) as problems:
             raise _first(problems) from None
         finally:
-            pty.close()
+            screen.close()
 
-    async def _shell(self, stream: WebSocket, pty: Pty, group: asyncio.TaskGroup) -> str:
+    async def _shell(self, stream: WebSocket, screen: Pty, group: asyncio.TaskGroup) -> str:
         tools = self._host.tools
         shell = next((path for name in SHELLS if (path := tools.find(name))), None)
         if shell is None or not isinstance(tools, Tools):
@@ -132,15 +132,15 @@ class TerminalSession:
         home = Path(os.environ.get("HOME", "/root"))
         folder = home if home.is_dir() else self._host.root
         environment = {"TERM": "xterm-256color", "SHELL": shell, "HOME": str(folder)}
-        async with tools.start(shell, "-l", terminal=pty.slave, folder=folder, environment=environment) as process:
-            pty.let_go()
-            first = await self._first_words(pty, process, shell)
+        async with tools.start(shell, "-l", terminal=screen.slave, folder=folder, environment=environment) as process:
+            screen.let_go()
+            first = await self._first_words(screen, process, shell)
             await _say(stream, TerminalMessage(type="ready", shell=shell))
             self._acknowledge(AckStatus.DONE)
             self._book.info(f"terminal {self._order.session}: {shell} is open to the operator")
             own = [
-                group.create_task(self._show(stream, pty, first)),
-                group.create_task(self._type(pty)),
+                group.create_task(self._show(stream, screen, first)),
+                group.create_task(self._type(screen)),
                 group.create_task(self._watch(stream)),
             ]
             try:
@@ -152,9 +152,9 @@ class TerminalSession:
                     task.cancel()
         return reason
 
-    async def _first_words(self, pty: Pty, process: Process, shell: str) -> bytes:
+    async def _first_words(self, screen: Pty, process: Process, shell: str) -> bytes:
         """What the shell shows first: only then it runs for sure."""
-        reading, ending = asyncio.ensure_future(pty.read()), asyncio.ensure_future(process.wait())
+        reading, ending = asyncio.ensure_future(screen.read()), asyncio.ensure_future(process.wait())
         try:
             await _any_of(reading, ending, self._reason, limit_s=self._order.open_s)
             if reading.done() and (words := reading.result()):
@@ -187,7 +187,7 @@ class TerminalSession:
 
     # --- the pumps ----------------------------------------------------------------------------------------------------
 
-    async def _show(self, stream: WebSocket, pty: Pty, first: bytes) -> None:
+    async def _show(self, stream: WebSocket, screen: Pty, first: bytes) -> None:
         data = first
         while data:
             while self._unread >= WINDOW_BYTES:
@@ -196,16 +196,16 @@ class TerminalSession:
             self._unread += len(data)
             await stream.send(data)
             self._used_at = time.monotonic()
-            data = await pty.read()
+            data = await screen.read()
 
-    async def _hear(self, stream: WebSocket, pty: Pty) -> None:
+    async def _hear(self, stream: WebSocket, screen: Pty) -> None:
         """What the operator types and tells. The stream is always read: acknowledgements may stand behind input."""
         while (message := await stream.receive()) is not None:
             self._heard_at = time.monotonic()
             if isinstance(message, bytes):
                 self._take_input(message)
             else:
-                self._obey(message, pty)
+                self._obey(message, screen)
         self.end("the operator's side has closed")
 
     def _take_input(self, data: bytes) -> None:
@@ -215,7 +215,7 @@ class TerminalSession:
         self._typed += kept
         self._typing.set()
 
-    def _obey(self, text: str, pty: Pty) -> None:
+    def _obey(self, text: str, screen: Pty) -> None:
         try:
             message = _decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
@@ -224,11 +224,11 @@ class TerminalSession:
             self._unread = max(0, self._unread - max(0, message.bytes or 0))
             self._room.set()
         elif message.type == "resize":
-            pty.resize(*_size(message.columns, message.rows))
+            screen.resize(*_size(message.columns, message.rows))
         elif message.type == "close":
             self.end(message.reason or "closed")
 
-    async def _type(self, pty: Pty) -> None:
+    async def _type(self, screen: Pty) -> None:
         try:
             while True:
                 await self._typing.wait()
@@ -236,7 +236,7 @@ class TerminalSession:
                 del self._typed[:4096]
                 if not self._typed:
                     self._typing.clear()
-                await pty.write(data)
+                await screen.write(data)
         except OSError:  # the shell has ended, which is seen elsewhere
             return
 
