@@ -128,6 +128,7 @@ class Agent:
     run: dict[str, Any]
     arguments: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> Path:
@@ -161,7 +162,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env={**os.environ, "PATH": f"{self.stand_ins}:{os.environ['PATH']}"},
+                env={**os.environ, "PATH": f"{self.stand_ins}:{os.environ['PATH']}", **self.environment},
             )
         return self
 
