@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.terminal.rig import end, held
+from tests.terminal.rig import end, held, started
 from tests.walk.rig import Agent, Orchestrator
 
 
@@ -27,8 +27,7 @@ class Hold:
 
 @pytest.fixture(scope="module")
 def orchestrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    server = Orchestrator(tmp_path_factory.mktemp("server") / "o", "--terminal-timeout", "60")
-    server.start()
+    server = started(tmp_path_factory.mktemp("server") / "o", "--terminal-timeout", "60")
     yield server
     server.stop()
 

@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.walk.rig import Agent, Orchestrator, wait_for
 from vetting_agent.web_socket import WebSocket
 
 STAGES = ["Inventory", "PSU"]
 HOLDS_AT_ONCE = {"PSU": {"no_such_option": 1}}
+
+
+def started(data: Path, *arguments: str) -> Orchestrator:
+    """A server that has all its processes: one that comes later would pass for a test's leftover."""
+    server = Orchestrator(data, *arguments)
+    server.start()
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    wait_for(lambda: any("iperf3" in one.name() for one in process.children(recursive=True)), "iperf3")
+    return server
 
 
 def held(

@@ -13,7 +13,7 @@ import pytest
 from tests.orchestrator.served import Agent, Served, serving
 from tests.support.tls_proxy import TlsProxy
 from tests.terminal.conftest import holding
-from tests.terminal.rig import Desk, evidence_of, mint, opening, socket_with
+from tests.terminal.rig import Desk, evidence_of, mint, opening, socket_with, started
 from tests.walk.rig import Orchestrator, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -26,8 +26,7 @@ SLACK_S = 15.0
 
 @pytest.fixture(scope="module")
 def orchestrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
-    server = Orchestrator(tmp_path_factory.mktemp("server") / "o", "--terminal-timeout", str(OPEN_S))
-    server.start()
+    server = started(tmp_path_factory.mktemp("server") / "o", "--terminal-timeout", str(OPEN_S))
     yield server
     server.stop()
 
