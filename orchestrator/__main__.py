@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     key = _asks(commands.add_parser("hold-key", help="the private key of a held host"), "hold_key")
     key.add_argument("run", type=int)
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
+    terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
+    terminal.add_argument("run", type=int)
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
@@ -150,6 +152,13 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="serve boot.ipxe and the image there, in plain HTTP, to the boot network (see docs/hosts.md)",
     )
     parser.add_argument("--boot-extra", metavar="WORDS", default="", help="more kernel parameters for booted hosts")
+    parser.add_argument(
+        "--terminal-timeout",
+        type=float,
+        default=15.0,
+        metavar="S",
+        help="seconds for a host to connect back for a terminal, and then for its shell to start (default: 15)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
 
 

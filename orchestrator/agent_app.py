@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from orchestrator.agent_service import AgentService
 from orchestrator.callers import Caller
@@ -45,8 +45,8 @@ class Verb:
     answer: Callable[[Caller, Any], Awaitable[Any]]
 
 
-def agent_app(service: AgentService) -> Starlette:
-    """The application that agents talk to."""
+def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application that agents talk to; `also`: what is no call with an answer."""
     verbs = {
         "hello": Verb(HelloRequest, SMALL_BYTES, service.hello),
         "claim": Verb(ClaimRequest, SMALL_BYTES, service.claim),
@@ -80,6 +80,7 @@ def agent_app(service: AgentService) -> Starlette:
         routes=[
             Route(f"{API_PREFIX}/{{run_id}}/{{verb}}", answering_errors(call), methods=["POST"]),
             Route(f"{API_PREFIX}/{{run_id}}/evidence/{{stage}}", answering_errors(evidence), methods=["POST"]),
+            *also,
         ],
         exception_handlers={HTTPException: http_exception},
     )
@@ -88,7 +89,7 @@ def agent_app(service: AgentService) -> Starlette:
 def _caller(service: AgentService, request: Request) -> Caller:
     run_id, correlation = run_id_of(request), correlation_of(request)
     try:
-        return service.authenticate(run_id, _bearer(request), correlation)
+        return service.authenticate(run_id, bearer_of(request), correlation)
     except Refusal as refusal:
         if service.store.find_run(run_id) is not None:  # who asks for runs that are not there fills no memory
             service.pulse.went_wrong(
@@ -120,13 +121,13 @@ def _noted(service: AgentService, caller: Caller, verb: str) -> Iterator[None]:
     service.pulse.went_well(run_id, verb)
 
 
-def run_id_of(request: Request) -> int:
+def run_id_of(request: HTTPConnection) -> int:
     text = request.path_params["run_id"]
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise Refusal(404, "no_such_run", f"There is no run {text[:40]!r}")
     return int(text)
 
 
-def _bearer(request: Request) -> str | None:
+def bearer_of(request: HTTPConnection) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

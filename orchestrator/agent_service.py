@@ -44,6 +44,7 @@ from orchestrator.steps import (
     WentSilent,
 )
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
+from orchestrator.terminals import Terminals
 from orchestrator.waivers import Waiver, active_for
 from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
@@ -78,6 +79,7 @@ class AgentService:
     store: Store
     evidence: EvidenceFolder
     iperf: IperfServers | None = None
+    terminals: Terminals | None = None
     slots: SlotQueue = field(default_factory=SlotQueue)
     heard_at: dict[int, float] = field(default_factory=dict)
     """When each run's host last called, by the monotonic clock."""
@@ -169,8 +171,11 @@ class AgentService:
 
         event = Beat(request.acked_cmd_id, request.ack_status)
         step = await self.apply(caller.run.run_id, event, caller=caller, also=keep_status)
+        if self.terminals is not None:
+            self.terminals.heard(caller.run.run_id, request.acked_cmd_id, request.ack_status)
         if step.directive is None:
-            return HeartbeatReply()
+            order = self.terminals.reply_for(caller.run.run_id) if self.terminals is not None else None
+            return order or HeartbeatReply()
         return HeartbeatReply(
             cmd=step.directive.cmd,
             stage=step.directive.stage,

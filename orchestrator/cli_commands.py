@@ -153,6 +153,13 @@ def hold_key(arguments: argparse.Namespace, client: OperatorClient) -> int:
     return 0
 
 
+def terminal(arguments: argparse.Namespace, client: OperatorClient) -> int:
+    """A shell in a held host."""
+    from orchestrator import terminal_command
+
+    return terminal_command.main(arguments, client)
+
+
 def evidence(arguments: argparse.Namespace, client: OperatorClient) -> int:
     """The list, or with --download all of it into a folder."""
     pieces = client.get(f"/runs/{arguments.run}/evidence", list[EvidenceRecord])

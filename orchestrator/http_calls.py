@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from orchestrator.steps import Refusal
@@ -32,7 +32,7 @@ PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def correlation_of(request: Request) -> str:
+def correlation_of(request: HTTPConnection) -> str:
     """The caller's correlation id: the agent's instance_id. Empty when missing or not plain text."""
     given = request.headers.get(CORRELATION_HEADER, "")
     return given if PLAIN.fullmatch(given) else ""

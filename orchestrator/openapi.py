@@ -60,6 +60,7 @@ def document() -> dict[str, Any]:
     """The whole document."""
     paths = {f"{wire.API_PREFIX}/{{run_id}}/{one.verb}": {"post": _operation(one)} for one in OPERATIONS}
     paths[f"{wire.API_PREFIX}/{{run_id}}/evidence/{{stage}}"] = {"post": _evidence()}
+    paths[f"{wire.API_PREFIX}/{{run_id}}/terminal/{{session}}"] = {"get": _terminal()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -82,7 +83,10 @@ def document_text() -> str:
 
 
 def _schemas() -> dict[str, Any]:
-    types = {kind for one in OPERATIONS for kind in (one.request, one.reply)} | {wire.ErrorEnvelope}
+    types = {kind for one in OPERATIONS for kind in (one.request, one.reply)} | {
+        wire.ErrorEnvelope,
+        wire.TerminalMessage,
+    }
     ordered = sorted(types, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template=REFERENCE)
     for (name, field), schema in SENT.items():
@@ -115,6 +119,19 @@ def _evidence() -> dict[str, Any]:
         "parameters": [*_parameters(), stage, result_id, digest],
         "requestBody": {"required": True, "content": {"application/gzip": {}}},
         "responses": _responses(wire.Empty),
+    }
+
+
+def _terminal() -> dict[str, Any]:
+    session = {"name": "session", "in": "path", "required": True, "schema": {"type": "string"}}
+    token = {"name": wire.TERMINAL_TOKEN_HEADER, "in": "header", "required": True, "schema": {"type": "string"}}
+    errors = {status: _response(text, wire.ErrorEnvelope) for status, text in ERRORS.items()}
+    text = "A WebSocket: binary messages are what is typed and shown, text messages are TerminalMessage"
+    return {
+        "operationId": "terminal",
+        "summary": "The stream of a terminal that open_terminal ordered",
+        "parameters": [*_parameters(), session, token],
+        "responses": {"101": {"description": text}, **errors},
     }
 
 

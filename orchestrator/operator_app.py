@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from orchestrator.acts import Acts
 from orchestrator.agent_app import run_id_of
@@ -80,7 +80,7 @@ class OperatorApi:
             console_url=self.console_url,
         )
 
-    def app(self, more: Sequence[Route] = ()) -> Starlette:
+    def app(self, more: Sequence[BaseRoute] = ()) -> Starlette:
         """`more`: routes of others."""
         endpoints = [
             Route(path, answering_errors(endpoint), methods=[method]) for method, path, endpoint in self.endpoints()

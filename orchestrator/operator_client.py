@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from vetting_agent.wire import ErrorEnvelope
+from vetting_agent.wire import CORRELATION_HEADER, ErrorEnvelope
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0
@@ -73,9 +73,12 @@ class OperatorClient:
     def get_bytes(self, path: str, **query: int | str) -> bytes:
         return self._call("GET", f"{path}?{urlencode(query)}" if query else path, None)
 
-    def post(self, path: str, body: Any, kind: type[T]) -> T:
+    def post(self, path: str, body: Any, kind: type[T], *, correlation: str = "") -> T:
         """The answer to a POST, as `kind`."""
-        return msgspec.json.decode(self._call("POST", path, msgspec.json.encode(body)), type=kind)
+        content = self._call("POST", path, msgspec.json.encode(body), correlation=correlation)
+        return msgspec.json.decode(content, type=kind)
+            self._call("POST", path, msgspec.json.encode(body), correlation=correlation), type=kind
+        )
 
     def send(self, method: str, path: str, body: Any, kind: type[T]) -> T:
         """The answer to a call with another method, as `kind`."""
@@ -85,10 +88,17 @@ class OperatorClient:
         """The answer to a call whose body is no JSON. `also`: statuses that are answered as `kind` too."""
         return msgspec.json.decode(self._call(method, path, content, also), type=kind)
 
-    def _call(self, method: str, path: str, body: bytes | None, also: tuple[int, ...] = ()) -> bytes:
+    @property
+    def socket_path(self) -> str:
+        return self._socket
+
+    def _call(
+        self, method: str, path: str, body: bytes | None, also: tuple[int, ...] = (), correlation: str = ""
+    ) -> bytes:
         connection = _UnixConnection(self._socket)
         try:
-            connection.request(method, f"/operator/v1{path}", body)
+            headers = {CORRELATION_HEADER: correlation} if correlation else {}
+            connection.request(method, f"/operator/v1{path}", body, headers)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as problem:

@@ -16,9 +16,11 @@ import msgspec
 from orchestrator.cli_text import complain, say
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import CannotServe, Running, ServeOptions, running
+from orchestrator.terminal_session import TerminalLimits
 
 log = logging.getLogger("orchestrator")
 MOST_IPERF_SERVERS = 64
+LONGEST_TERMINAL_TIMEOUT_S = 300
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -34,8 +36,12 @@ def main(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
         complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
         return 2
+    if not 1 <= arguments.terminal_timeout <= LONGEST_TERMINAL_TIMEOUT_S:
+        complain(f"--terminal-timeout must be 1 to {LONGEST_TERMINAL_TIMEOUT_S} seconds")
+        return 2
+    terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
-    options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **boot)
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **boot, terminal=terminal)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:

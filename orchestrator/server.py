@@ -16,7 +16,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -32,9 +32,13 @@ from orchestrator.evidence import EvidenceFolder
 from orchestrator.host_service import HostService
 from orchestrator.images import ImageFolder, NoImage
 from orchestrator.iperf import IperfServers
-from orchestrator.operator_app import OperatorApi
+from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.sqlite_store import SqliteStore
+from orchestrator.terminal_access import local_operator
+from orchestrator.terminal_app import agent_routes, operator_routes
+from orchestrator.terminal_session import TerminalLimits
+from orchestrator.terminals import Terminals
 from orchestrator.tls import certificate_in, write_private
 from orchestrator.web.accounts import Accounts
 from orchestrator.web.accounts_api import AccountsApi
@@ -47,6 +51,8 @@ BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Longer than any sensible heartbeat, so that agents keep their TLS connection."""
 WATCH_S = 0.25
+MESSAGE_BYTES = 256 * 1024
+"""Of a terminal: what is more comes in several messages."""
 GRACE_S = 5
 IDLE_CHECK_S = 0.05
 
@@ -73,6 +79,7 @@ class ServeOptions:
     boot_port: int | None = None
     """Where boot services listen, in plain HTTP. None: nowhere."""
     boot_extra: str = ""
+    terminal: TerminalLimits = field(default_factory=TerminalLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +110,11 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         store = SqliteStore.open(options.data / "orchestrator.db")
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
+        evidence = EvidenceFolder(options.data / "evidence")
+        terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
+        await terminals.recover()
         tokens = BootTokens.of(options.data)
-        service = AgentService(store, EvidenceFolder(options.data / "evidence"), iperf, boot_tokens=tokens)
+        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens)
         url = options.url or f"https://{_reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
@@ -116,14 +126,16 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         accounts = Accounts(store)
         first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
-        await stack.enter_async_context(_listening(agent_app(service), tcp, **tls))
-        await stack.enter_async_context(_listening(operator.app(AccountsApi(accounts).routes()), unix))
+        await stack.enter_async_context(_listening(agent_app(service, agent_routes(service, terminals)), tcp, **tls))
+        local = [*AccountsApi(accounts).routes(), *operator_routes(terminals, local_operator, PREFIX)]
+        await stack.enter_async_context(_listening(operator.app(local), unix))
         if page is not None:
             from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
 
-            console = console_of(operator, accounts)
+            console = console_of(operator, accounts, terminals)
             await stack.enter_async_context(_listening(console.app(), page, **tls))
             stack.callback(console.closing.set)
+        stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
         info = operator.info()
@@ -204,7 +216,9 @@ async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> Async
     config = uvicorn.Config(
         app,
         http="h11",
-        ws="none",
+        ws="wsproto",
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -8,6 +8,8 @@ all its descendants itself.
 
 LEASH_FD is the read end of a pipe whose write end only the agent holds. End of file on it, which a SIGKILL
 of the agent causes too, means "kill everything now"; a byte `T` means "send the tool SIGTERM".
+Where standard input is a terminal, the tool becomes the session that this terminal controls.
+
 STATUS_FD takes one line: `exit WAITSTATUS` or `exec ERRNO`. The exact wait status matters: smartctl uses all
 eight bits of its exit code, so that a shell's 128+signal would be ambiguous.
 
@@ -60,6 +62,8 @@ def _become_tool(argv, status_fd, proc, nice, oom, memory, prctl) -> None:  # ty
     """In the child: set the limits, undo Python's signal dispositions, and exec."""
     try:
         os.setsid()
+        if os.isatty(0):
+            _be_controlled()  # type: ignore[no-untyped-call]
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         signal.set_wakeup_fd(-1)
@@ -79,6 +83,13 @@ def _become_tool(argv, status_fd, proc, nice, oom, memory, prctl) -> None:  # ty
         os.write(status_fd, b"exec %d\n" % (error.errno or 0))
     finally:
         os._exit(127)
+
+
+def _be_controlled():  # type: ignore[no-untyped-def]
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _let_go_of_standard_streams() -> None:

@@ -37,10 +37,8 @@ class Process:
         self._leash_fd: int | None = leash_fd
         self._status_fd = status_fd
         self._ended: Ended | None = None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self.stdout: asyncio.StreamReader = process.stdout
-        self.stderr: asyncio.StreamReader = process.stderr
+        self.stdout: asyncio.StreamReader = process.stdout or _nothing()
+        self.stderr: asyncio.StreamReader = process.stderr or _nothing()
 
     @property
     def stdin(self) -> asyncio.StreamWriter | None:
@@ -104,6 +102,13 @@ class Process:
             code = os.waitstatus_to_exitcode(int(words[1]))
             return Ended(exit_code=code) if code >= 0 else Ended(signal=-code)
         return Ended(signal=int(signal.SIGKILL))  # the leash ended it, or somebody killed its init
+
+
+def _nothing() -> asyncio.StreamReader:
+    """The stream of a tool that prints to a terminal."""
+    stream = asyncio.StreamReader()
+    stream.feed_eof()
+    return stream
 
 
 class Capture:

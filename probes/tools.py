@@ -58,6 +58,8 @@ __all__ = [
 
 LOAD_NICE = 10
 LOAD_OOM_SCORE_ADJ = 1000
+LOGIN_OOM_SCORE_ADJ = 300
+"""A person's programs: killed before the agent, whose own score they would inherit, and after a load."""
 # What a tool may see of our environment. The run's token is in none of it, nor in any argument list.
 PASSED_ENVIRONMENT = ("LD_LIBRARY_PATH", "HOME", "TERM")
 INIT_SCRIPT = Path(__file__).with_name("tool_init.py")
@@ -181,26 +183,35 @@ class Tools:
         memory_bytes: int = 0,
         pass_fds: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
+        terminal: int | None = None,
+        folder: Path | None = None,
     ) -> AsyncIterator[Process]:
-        """Start a program and lend it to a block; when the block is left, it and all it started are gone."""
+        """Start a program and lend it to a block; when the block is left, it and all it started are gone.
+
+        `terminal` is a descriptor of the terminal that becomes its three streams and controls it: a person works
+        there, and must see the machine as it is, so that it is kept together as a group and not in a namespace of its
+        own. `folder`: where it starts.
+        """
         program = self.find(argv[0])
         if program is None:
             raise ToolMissing(argv[0], f"{argv[0]} is not installed: it was looked for on PATH={self.path}")
+        streams = (asyncio.subprocess.PIPE if terminal is None else terminal,) * 3
         leash_read, leash_write = os.pipe()
         status_read, status_write = os.pipe()
         init = (
             *(str(leash_read), str(status_write), str(self.proc)),
-            *((str(LOAD_NICE), str(LOAD_OOM_SCORE_ADJ)) if load else ("0", "0")),
+            *_standing(load=load, login=terminal is not None),
             *(str(memory_bytes), "--", program, *argv[1:]),
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._prefix(),
+                *self._prefix(Isolation.GROUP if terminal is not None else self.isolation),
                 *init,
-                stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdin=streams[0] if stdin or terminal is not None else asyncio.subprocess.DEVNULL,
+                stdout=streams[1],
+                stderr=streams[2],
                 env=self._environment(environment),
+                cwd=folder,
                 pass_fds=(leash_read, status_write, *pass_fds),
                 limit=2**20,
             )
@@ -229,9 +240,9 @@ class Tools:
             self._unkillable.append(handle.tool)
             raise
 
-    def _prefix(self) -> tuple[str, ...]:
+    def _prefix(self, isolation: Isolation) -> tuple[str, ...]:
         python = (sys.executable, "-I", "-S", "-B", str(INIT_SCRIPT))
-        if self.isolation is Isolation.GROUP:
+        if isolation is Isolation.GROUP:
             return (*python, "group")
         unshare = self.find("unshare")
         assert unshare is not None, "Isolation.best found it"
@@ -258,6 +269,13 @@ class Tools:
         except OSError:
             # A full evidence file system must not change a verdict; the shipping of evidence reports it.
             return
+
+
+def _standing(*, load: bool, login: bool) -> tuple[str, str]:
+    """Niceness and OOM score, as `tool_init` takes them; 0 leaves what is inherited."""
+    if load:
+        return str(LOAD_NICE), str(LOAD_OOM_SCORE_ADJ)
+    return "0", str(LOGIN_OOM_SCORE_ADJ) if login else "0"
 
 
 def _raise_for(result: ToolResult, ended: Ended, accept: Collection[int] | None, timeout_s: float) -> None:

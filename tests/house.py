@@ -19,9 +19,10 @@ MAY_IMPORT = {
 THIRD_PARTY = {
     "probes": {"psutil", "pySMART", "pynvml"},
     "stages": {"iperf3"},
-    "vetting_agent": {"httpx", "msgspec", "psutil", "tenacity", "rich"},
+    "vetting_agent": {"httpx", "msgspec", "psutil", "tenacity", "rich", "wsproto"},
 }
-"""What each package may import beyond the standard library; the orchestrator is free. rich: `vet` alone, lazily."""
+"""What each package may import beyond the standard library; the orchestrator is free. rich: `vet` alone, lazily;
+wsproto: an open terminal alone."""
 SPAWN_NAMES = re.compile(
     r"^(?:os\.(?:system|popen|fork|forkpty|exec\w+|spawn\w+|posix_spawnp?)|pty\.\w+"
     r"|asyncio\.create_subprocess_\w+|asyncio\.subprocess\.create_\w+|multiprocessing\.\w+)$"

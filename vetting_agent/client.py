@@ -62,11 +62,11 @@ class Client:
         backoff: Backoff | None = None,
         note: Callable[[str, str], None] = lambda _verb, _text: None,
     ) -> None:
-        self._base = f"{params.orchestrator}{wire.API_PREFIX}/{params.run_id}"
+        self.base = f"{params.orchestrator}{wire.API_PREFIX}/{params.run_id}"
         self._instance_id = instance_id
-        self._way = way
+        self.way = way
         self._backoff = backoff or Backoff()
-        self._note = note
+        self.note = note
         self.token: Token = params.token
         self._not_before: dict[str, float] = {}
         self._unproven_since: float | None = None
@@ -110,9 +110,13 @@ class Client:
         content = await self._post("evidence", path, archive, headers, {"result_id": result_id}, EVIDENCE_LIMIT_S)
         _decode("evidence", content, wire.Empty)
 
+    def credentials(self) -> dict[str, str]:
+        """The headers that say who calls."""
+        return {"Authorization": f"Bearer {self.token.reveal()}", wire.CORRELATION_HEADER: self._instance_id}
+
     async def close(self) -> None:
         """Close all connections."""
-        await self._way.close()
+        await self.way.close()
 
     # --- retries ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +148,7 @@ class Client:
             return
         problem = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0.0
-        self._note(verb, f"{problem}; attempt {state.attempt_number}, next in {wait_s:.1f} s")
+        self.note(verb, f"{problem}; attempt {state.attempt_number}, next in {wait_s:.1f} s")
 
     # --- one attempt --------------------------------------------------------------------------------------------------
 
@@ -160,14 +164,10 @@ class Client:
         """The body of a 200. Every other ending is raised as a CallError."""
         if (wait_s := self.wait_s(verb)) > 0:
             await asyncio.sleep(wait_s)
-        headers = headers | {
-            "Authorization": f"Bearer {self.token.reveal()}",
-            wire.CORRELATION_HEADER: self._instance_id,
-            "Accept-Encoding": "identity",
-        }
+        headers = headers | self.credentials() | {"Accept-Encoding": "identity"}
         try:
             async with asyncio.timeout(limit_s):
-                response, content = await self._exchange(f"{self._base}/{path}", body, headers, query)
+                response, content = await self._exchange(f"{self.base}/{path}", body, headers, query)
         except TimeoutError:
             self._unproven_since = None
             raise Trouble(verb, f"no answer within {limit_s:g} s", maybe_done=True) from None
@@ -182,13 +182,13 @@ class Client:
     async def _exchange(
         self, url: str, body: bytes, headers: dict[str, str], query: dict[str, str]
     ) -> tuple[httpx.Response, bytes]:
-        client = await self._way.client()
+        client = await self.way.client()
         try:
             return await _send(client, url, body, headers, query)
         except httpx.ConnectError:
-            if not await self._way.renew():
+            if not await self.way.renew():
                 raise
-            return await _send(await self._way.client(), url, body, headers, query)
+            return await _send(await self.way.client(), url, body, headers, query)
 
     def _judge(self, verb: str, response: httpx.Response, content: bytes) -> None:
         """The status table of the protocol."""

@@ -208,6 +208,8 @@ class Control:
         action = action_for(directive.cmd, activity)
         if action is Action.RETRY and not self._can_run(directive.stage):
             action = Action.REFUSE
+        if action is Action.OPEN_TERMINAL and directive.terminal is None:
+            action = Action.REFUSE
         if action is Action.REFUSE:
             self._book.warn(f"directive {directive} is refused: it makes no sense while {activity.value}")
             self._acknowledge(directive, AckStatus.REFUSED)
@@ -218,6 +220,9 @@ class Control:
             return directive
         if action is Action.CANCEL:
             self._cancel(directive)
+            return None
+        if action is Action.OPEN_TERMINAL and directive.terminal is not None:
+            self._holder.open_terminal(directive.terminal, lambda status: self._acknowledge(directive, status))
             return None
         raise _Ended(End.POWER_OFF if action is Action.SHUTDOWN else End.EXIT, directive)
 

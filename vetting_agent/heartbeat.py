@@ -95,4 +95,4 @@ class Heartbeat:
 
 
 def _directive(reply: HeartbeatReply) -> Directive:
-    return Directive(reply.cmd, reply.stage or None, reply.override_flags, reply.cmd_id or None)
+    return Directive(reply.cmd, reply.stage or None, reply.override_flags, reply.cmd_id or None, reply.terminal)

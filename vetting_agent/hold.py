@@ -20,7 +20,9 @@ from vetting_agent.key_file import KeyFile
 from vetting_agent.lock import default_state_dir
 from vetting_agent.logs import LogBook
 from vetting_agent.ssh_door import Door, OpenDoor, door_of
-from vetting_agent.wire import HoldReply, HoldRequest
+from vetting_agent.status import AckStatus
+from vetting_agent.terminals import Terminals
+from vetting_agent.wire import HoldReply, HoldRequest, TerminalOrder
 
 ASK_AGAIN_S = 30.0
 CLOSE_LIMIT_S = 6.0
@@ -43,6 +45,10 @@ class Holder(Protocol):
         """Hold until cancelled. Leaving is a step of its own: the key stays through a retry."""
         ...
 
+    def open_terminal(self, order: TerminalOrder, answer: Callable[[AckStatus], None]) -> None:
+        """Let an operator in through a stream of our own; `answer` is called once."""
+        ...
+
     async def leave(self) -> None:
         """The run leaves the hold. May be called at any time, and again."""
         ...
@@ -55,6 +61,9 @@ class NoHold:
 
     async def keep(self) -> None:
         await asyncio.Event().wait()
+
+    def open_terminal(self, _order: TerminalOrder, answer: Callable[[AckStatus], None]) -> None:
+        answer(AckStatus.REFUSED)
 
     async def leave(self) -> None:
         return
@@ -81,6 +90,7 @@ class Hold:
         self._address = address
         self._ask_again_s = ask_again_s
         self._door = door or OpenDoor()
+        self._terminals = Terminals(client, host, book)
         self.is_open = False
         self._to_shut = False
 
@@ -91,8 +101,13 @@ class Hold:
             await asyncio.sleep(self._ask_again_s)
         await asyncio.Event().wait()
 
+    def open_terminal(self, order: TerminalOrder, answer: Callable[[AckStatus], None]) -> None:
+        """Beside the key: also where nothing from outside reaches this host."""
+        self._terminals.open(order, answer)
+
     async def leave(self) -> None:
-        """Remove the key and close its sessions. Never raises: the agent must come to its end."""
+        """End the terminals, remove the key and close its sessions. Never raises: the agent must come to its end."""
+        await self._terminals.end_all("the hold is over")
         try:
             await leave_hold(self._keys, self._host, self._book.info)
         except (BadHoldKey, OSError, TimeoutError) as problem:

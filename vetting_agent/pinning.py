@@ -42,6 +42,10 @@ class Way(Protocol):
         """The client; connects nowhere yet, but may look at the server's certificate. Raises ssl.SSLError, OSError."""
         ...
 
+    async def context(self) -> ssl.SSLContext | None:
+        """The same trust for a connection that is no HTTP call; None: without TLS. Raises as `client` does."""
+        ...
+
     async def renew(self) -> bool:
         """After a failed connection: True when the server has another good certificate, and a retry makes sense."""
         ...
@@ -55,7 +59,8 @@ def way_to(base_url: str, fingerprints: Sequence[str]) -> Way:
         # An empty context loads no certificate store: none is ever used here, and TLS would fail closed.
         return FixedWay(_http_client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))
     if not fingerprints:
-        return FixedWay(_http_client(ssl.create_default_context()))
+        trust = ssl.create_default_context()
+        return FixedWay(_http_client(trust), trust)
     parts = urlsplit(base_url)
     assert parts.hostname is not None
     return PinnedWay(parts.hostname, parts.port or 443, tuple(fingerprints))
@@ -64,11 +69,15 @@ def way_to(base_url: str, fingerprints: Sequence[str]) -> Way:
 class FixedWay:
     """A client made once."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, context: ssl.SSLContext | None = None) -> None:
         self._client = client
+        self._context = context
 
     async def client(self) -> httpx.AsyncClient:
         return self._client
+
+    async def context(self) -> ssl.SSLContext | None:
+        return self._context
 
     async def renew(self) -> bool:
         return False
@@ -86,6 +95,7 @@ class PinnedWay:
         self._pins = pins
         self._anchor: str | None = None
         self._client: httpx.AsyncClient | None = None
+        self._context: ssl.SSLContext | None = None
         self._lock = asyncio.Lock()
 
     async def client(self) -> httpx.AsyncClient:
@@ -94,6 +104,10 @@ class PinnedWay:
                 await self._anchor_at(await self._fetch())
             assert self._client is not None
             return self._client
+
+    async def context(self) -> ssl.SSLContext | None:
+        await self.client()
+        return self._context
 
     async def renew(self) -> bool:
         """Raises FingerprintMismatch when the server now shows a certificate that is not pinned."""
@@ -115,7 +129,8 @@ class PinnedWay:
         return leaf
 
     async def _anchor_at(self, leaf: bytes) -> None:
-        self._client = _http_client(pinned_context(leaf, self._pins))
+        self._context = pinned_context(leaf, self._pins)
+        self._client = _http_client(self._context)
         self._anchor = fingerprint_of(leaf)
 
     async def _drop(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from stages.outcome import Finding
-from vetting_agent.wire import OverrideFlags
+from vetting_agent.wire import OverrideFlags, TerminalOrder
 
 ACKS_KEPT = 64
 
@@ -108,6 +108,7 @@ class Directive:
     stage: str | None = None
     override_flags: OverrideFlags | None = None
     cmd_id: str | None = None
+    terminal: TerminalOrder | None = None
 
     def __str__(self) -> str:
         return f"{self.cmd} {self.stage}" if self.stage else self.cmd

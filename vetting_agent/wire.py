@@ -27,12 +27,14 @@ CANCEL_STAGE = "cancel_stage"
 RETRY_STAGE = "retry_stage"
 SHUTDOWN = "shutdown"
 ABORT = "abort"
+OPEN_TERMINAL = "open_terminal"
 
 FEATURE_EVIDENCE = "evidence"
 FEATURE_IPERF_SLOT = "iperf_slot"
 
 CORRELATION_HEADER = "X-Correlation-ID"
 DIGEST_HEADER = "X-Content-SHA256"
+TERMINAL_TOKEN_HEADER = "X-Terminal-Token"
 EVIDENCE_LIMIT_BYTES = 16 * 2**20
 
 
@@ -101,11 +103,40 @@ class OverrideFlags(Message, frozen=True, kw_only=True):
     serials: list[str] | None = None
 
 
+class TerminalOrder(Message, frozen=True, kw_only=True):
+    """What `open_terminal` needs to know. `token` opens the one stream of this session, once."""
+
+    session: str
+    token: str
+    columns: int = 80
+    rows: int = 24
+    open_s: float = 15.0
+    """How long the agent may try to connect, and then to get a shell's first word."""
+    idle_s: float = 1800.0
+    limit_s: float = 28800.0
+
+    def __repr__(self) -> str:
+        return f"TerminalOrder({self.session})"
+
+
+class TerminalMessage(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A text message of a terminal's stream; what is typed and shown goes as binary messages."""
+
+    type: str
+    columns: int | None = None
+    rows: int | None = None
+    bytes: int | None = None
+    shell: str | None = None
+    reason: str | None = None
+    status: int | None = None
+
+
 class HeartbeatReply(Message, frozen=True, kw_only=True):
     cmd: str = ""
     stage: str | None = None
     override_flags: OverrideFlags | None = None
     cmd_id: str | None = None
+    terminal: TerminalOrder | None = None
 
 
 class Sample(Message, frozen=True, kw_only=True):

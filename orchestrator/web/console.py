@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Scope
 
 from orchestrator.http_calls import answering_errors
 from orchestrator.operator_app import OperatorApi
+from orchestrator.terminals import Terminals
 from orchestrator.web.access import needs
 from orchestrator.web.account_pages import AccountPages
 from orchestrator.web.accounts import Accounts
@@ -32,6 +33,7 @@ from orchestrator.web.profile_pages import ProfilePages
 from orchestrator.web.run_acts import RunActs
 from orchestrator.web.run_pages import RunPages
 from orchestrator.web.streams import Streams
+from orchestrator.web.terminal_pages import TerminalPages
 
 NAVIGATION = (
     NavEntry("Fleet", "/"),
@@ -60,7 +62,7 @@ class _Static(StaticFiles):
         return response
 
 
-def console_of(operator: OperatorApi, accounts: Accounts) -> Console:
+def console_of(operator: OperatorApi, accounts: Accounts, terminals: Terminals) -> Console:
     """The console over the same acts and store as the local operator API."""
     closing = asyncio.Event()
     streams, acts = Streams(accounts, closing), operator.acts
@@ -70,6 +72,7 @@ def console_of(operator: OperatorApi, accounts: Accounts) -> Console:
         FleetPages(acts, streams),
         RunPages(acts, streams),
         RunActs(acts),
+        TerminalPages(terminals, accounts),
         HostPages(operator.hosts, acts),
         ProfilePages(operator.hosts),
         ProgramApi(operator),

@@ -33,6 +33,7 @@ TYPES: dict[str, type[Any]] = {
     "iperf_slot-request": wire.IperfSlotRequest,
     "iperf_slot-reply": wire.IperfSlotReply,
     "evidence-reply": wire.Empty,
+    "terminal-message": wire.TerminalMessage,
     "error-reply": wire.ErrorEnvelope,
 }
 

@@ -54,7 +54,9 @@ def test_every_schema_is_a_schema_and_every_reference_leads_somewhere() -> None:
 def test_the_golden_messages_are_what_it_describes(path: Path) -> None:
     verb, kind = path.stem.split("-")[:2]
     message = json.loads(path.read_text())
-    if verb == "error":
+    if verb == "terminal":
+        check({"$ref": "#/components/schemas/TerminalMessage"}, message)
+    elif verb == "error":
         check(reply_schema("claim", 409), message)
     else:
         check(request_schema(verb) if kind == "request" else reply_schema(verb, 200), message)

@@ -140,5 +140,5 @@ async def test_nobody_there_is_trouble_not_a_crash() -> None:
     client = client_of("https://127.0.0.1:9", "ab" * 32)
     with pytest.raises(Trouble):
         await client.hello(HELLO)
-    assert isinstance(client._way, PinnedWay)
+    assert isinstance(client.way, PinnedWay)
     await client.close()

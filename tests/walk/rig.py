@@ -31,8 +31,9 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 40.0) -> 
 class Orchestrator:
     """`vetting-orchestrator serve` as a process. `kill` and `start` again model a crash."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
+        self._arguments = arguments
         self._listen = "127.0.0.1:0"
         self.process: subprocess.Popen[str] | None = None
         self.facts: dict[str, Any] = {}
@@ -41,13 +42,17 @@ class Orchestrator:
         argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(self.data), "--json"]
         with (self.data.parent / "orchestrator.err").open("a") as errors:
             self.process = subprocess.Popen(
-                [*argv, "--listen", self._listen], stdout=subprocess.PIPE, stderr=errors, text=True
+                [*argv, "--listen", self._listen, *self._arguments], stdout=subprocess.PIPE, stderr=errors, text=True
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.data.parent / "orchestrator.err").read_text()
         self.facts = json.loads(line)
         self._listen = self.url.removeprefix("https://")  # started again, it must be found where it was
+
+    @property
+    def errors(self) -> str:
+        return (self.data.parent / "orchestrator.err").read_text()
 
     @property
     def url(self) -> str:
@@ -125,6 +130,7 @@ class Agent:
     shown: dict[str, Path] = field(default_factory=dict)
     """Files of this machine that the agent sees others in the place of, in a mount namespace of its own."""
     process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> Path:
@@ -158,7 +164,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env={**os.environ, "PATH": f"{self.stand_ins}:{os.environ['PATH']}"},
+                env={**os.environ, "PATH": f"{self.stand_ins}:{os.environ['PATH']}", **self.environment},
             )
         return self
 
