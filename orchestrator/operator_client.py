@@ -77,8 +77,6 @@ class OperatorClient:
         """The answer to a POST, as `kind`."""
         content = self._call("POST", path, msgspec.json.encode(body), correlation=correlation)
         return msgspec.json.decode(content, type=kind)
-            self._call("POST", path, msgspec.json.encode(body), correlation=correlation), type=kind
-        )
 
     def send(self, method: str, path: str, body: Any, kind: type[T]) -> T:
         """The answer to a call with another method, as `kind`."""

@@ -57,9 +57,7 @@
     const open = new Map([...part.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
     const again = focused?.id ? `#${CSS.escape(focused.id)}` : null;
-    const held = part.querySelector("#terminal-slot");
     part.innerHTML = html;
-    if (held?.childElementCount) part.querySelector("#terminal-slot")?.replaceWith(held);
     for (const one of part.querySelectorAll("details[id]")) if (open.has(one.id)) one.open = open.get(one.id);
     htmx.process(part);
     if (again) part.querySelector(again)?.focus();
