@@ -46,7 +46,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KernelEvent:
-    """One line and its meaning. `subject` is what it happened to: a CPU number, a PCI address, a disk, a process name, a page.
+    """One line and its meaning. `subject` is what it happened to: a CPU number, an address, a disk, a process, a page.
 
     `number` is the count of errors of an EDAC line, the XID of a GPU line, the process id of a kill, else 0.
     """
