@@ -6,6 +6,8 @@ Each raises WrongTurn or NoAnswer where the fault did not take hold, as far as t
 from __future__ import annotations
 
 import re
+import struct
+from pathlib import Path
 
 from image.lab.scene import Scene, WrongTurn
 
@@ -126,3 +128,16 @@ def pcie_error(scene: Scene, *, uncorrected: int = 0, corrected: int = 0) -> str
     scene.sh(f"python3 -c \"import struct; open('/dev/aer_inject', 'wb', buffering=0).write({packed})\"")
     logged(scene, "AER: .*error message received")
     return address
+
+
+def memory_module(folder: Path, size_mib: int) -> tuple[str, ...]:
+    """QEMU's arguments for one memory module of that size in the firmware's tables, whatever memory there is.
+
+    SMBIOS 2.8, type 17; QEMU makes none of its own beside it. The array is QEMU's.
+    """
+    numbers = struct.pack("<BBHHHHHHBBBBBH", 17, 40, 0x1100, 0x1000, 0xFFFE, 64, 64, size_mib, 9, 0, 1, 0, 0x1A, 0x80)
+    numbers += struct.pack("<HBBBBBIHHHH", 2666, 2, 3, 0, 4, 1, 0, 2666, 1200, 1200, 1200)
+    strings = b"\0".join([b"DIMM_A1", b"lab", b"LABDIMM1", b"LAB-4G"])
+    path = folder / "module.bin"
+    path.write_bytes(numbers + strings + b"\0\0")
+    return ("-smbios", f"file={path}")

@@ -73,6 +73,14 @@ def less_memory_than_specified(scene: Scene) -> None:
     scene.walk()
 
 
+@GROUP.row("a module of 4 GiB of which only one is usable", fails("Inventory", "memory_missing", "memory"))
+def memory_module_half_used(scene: Scene) -> None:
+    scene.boot(Machine(memory=1024, qemu=inject.memory_module(scene.folder, 4096)), "Inventory")
+    if "LABDIMM1" not in scene.sh("dmidecode -t 17"):
+        raise WrongTurn("the firmware does not show the module")
+    scene.walk()
+
+
 @GROUP.row("two CPUs where the spec says four", held("spec_mismatch"))
 def fewer_cpus_than_specified(scene: Scene) -> None:
     scene.boot(Machine(cpus=2), "Inventory", spec={"cpu": {"logical_cores": 4}})
@@ -197,6 +205,7 @@ ROWS = (
     mce_fatal,
     page_poisoned,
     less_memory_than_specified,
+    memory_module_half_used,
     fewer_cpus_than_specified,
     cpu_offline,
     pcie_corrected,
