@@ -123,13 +123,13 @@ def psu_event_alone(scene: Scene) -> None:
     scene.walk()
 
 
-@GROUP.row("the CPU gets too hot by the BMC's sensor, under load", fails("PSU", "thermal_critical", "sensor:#0x01"))
+@GROUP.row("the CPU gets too hot by the BMC's sensor, under load", fails("PSU", "thermal_critical", "sensor:Temperature #0x01"))
 def bmc_temperature_critical(scene: Scene) -> None:
     _in_the_stage(scene).set_value(CPU_TEMPERATURE, 97)
     scene.walk()
 
 
-@GROUP.row("a fan stops under load", warns("PSU", "bmc_event", "sensor:#0x03"))
+@GROUP.row("a fan stops under load", warns("PSU", "bmc_event", "sensor:Fan #0x03"))
 def bmc_fan_critical(scene: Scene) -> None:
     _in_the_stage(scene).set_value(FAN, 5)
     scene.walk()
