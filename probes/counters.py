@@ -39,7 +39,7 @@ NIC_COUNTERS = (
 LINK_COUNTERS = ("rx_crc_errors", "rx_frame_errors", "rx_length_errors", "tx_carrier_errors", "tx_aborted_errors")
 """Those that a cable, a transceiver or a port causes; drops and overruns come from load."""
 SEL_READ = 25
-SEL_LIMIT_S = 5.0
+SEL_LIMIT_S = 10.0
 """Without sensor names (`sel list`): those need the whole sensor repository, which takes many BMCs 20 s to give."""
 AER_FILES = ("correctable", "nonfatal", "fatal")
 
