@@ -138,6 +138,9 @@ def bmc(folder: Path, sensors: Sequence[Sensor] = SENSORS) -> Iterator[Bmc]:
     finally:
         process.kill()
         process.wait()
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def _free_port() -> int:

@@ -123,7 +123,10 @@ def psu_event_alone(scene: Scene) -> None:
     scene.walk()
 
 
-@GROUP.row("the CPU gets too hot by the BMC's sensor, under load", fails("PSU", "thermal_critical", "sensor:Temperature #0x01"))
+@GROUP.row(
+    "the CPU gets too hot by the BMC's sensor, under load",
+    fails("PSU", "thermal_critical", "sensor:Temperature #0x01"),
+)
 def bmc_temperature_critical(scene: Scene) -> None:
     _in_the_stage(scene).set_value(CPU_TEMPERATURE, 97)
     scene.walk()
