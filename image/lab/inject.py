@@ -74,11 +74,11 @@ def corrected_mce(scene: Scene, cpu: int = 0) -> None:
 
 
 def corrected_mces(scene: Scene, count: int, cpu: int = 1) -> None:
-    """So many of them, by the kernel's own test module."""
+    """So many of them, by the kernel's own test module, which forgets after each what it was told."""
     scene.sh(
         f"modprobe mce-inject; mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug; "
-        f"cd /sys/kernel/debug/mce-inject; echo sw >flags; echo {CORRECTED:#x} >status; echo {cpu} >cpu; "
-        f"for i in $(seq {count}); do echo 4 >bank; sleep 0.05; done"
+        f"cd /sys/kernel/debug/mce-inject; echo sw >flags; "
+        f"for i in $(seq {count}); do echo {CORRECTED:#x} >status; echo {cpu} >cpu; echo 4 >bank; sleep 0.05; done"
     )
     logged(scene, f"CPU {cpu}: Machine Check: 0 Bank 4: 9c")
 
