@@ -98,6 +98,11 @@ class Counters:
     """Why a BMC that is there did not give them. No gap of the other counters: a BMC may be slow at any time."""
     unreadable: tuple[str, ...] = ()
 
+    @property
+    def is_blank(self) -> bool:
+        """Nothing was read at all, for the reason in `unreadable`: no counter stands at 0."""
+        return bool(self.unreadable) and self.uptime_s == 0.0
+
 
 async def snapshot(host: Host, *, limit_s: float, bmc: bool = True) -> Counters:
     """Read all counters, in at most `limit_s`. Takes milliseconds, unless a device hangs; with a BMC about a second.

@@ -41,12 +41,15 @@ def judge(
     """Findings and figures for what was gained between two readings, while `stage` ran.
 
     What could not be read is a warning; where the stage needs the counters for its verdict, it is an error, and
-    leaves the stage unknown.
+    leaves the stage unknown. Without a reading from before, nothing that stands there now can be told to be new.
     """
-    new = events(after.kernel_log.since(before.kernel_log))
+    gaps = list(_gaps(before, after, error if needed else warning))
+    if before.is_blank:
+        return [*gaps, *deltas_sel.findings(before, after, power=stage != "PSU")], []
+    new = [] if before.kernel_log.unreadable else events(after.kernel_log.since(before.kernel_log))
     memory, measurements = _memory(before, after)
     findings = [
-        *_gaps(before, after, error if needed else warning),
+        *gaps,
         *_machine_checks(before, after, new),
         *(memory or _memory_lines(new)),
         *_corrupted_memory(before, after, new),

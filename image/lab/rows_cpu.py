@@ -178,9 +178,10 @@ def hung_task(scene: Scene) -> None:
     scene.boot(Machine(disks=(Disk("virtio", "SLOW1", block=SLOW_DISK),), qemu=slow), "CPUStress")
     stressed(scene)
     scene.monitor.qmp("qom-set", path="/objects/lab-slow", property="limits", value={"bps-total": 4096})
+    # The first request goes through at once; those behind it wait for minutes.
     scene.sh(
         "sysctl -w kernel.hung_task_timeout_secs=4; "
-        "setsid dd if=/dev/vda of=/dev/null bs=1M count=1 iflag=direct </dev/null >/dev/null 2>&1 &"
+        "setsid dd if=/dev/vda of=/dev/null bs=1M count=8 iflag=direct </dev/null >/dev/null 2>&1 &"
     )
     inject.logged(scene, "INFO: task dd:[0-9]+ blocked for more than")
     scene.walk()

@@ -213,6 +213,26 @@ def test_what_was_not_seen_is_a_warning_and_an_error_where_the_stage_rests_on_it
     ]
 
 
+OLD_FAULTS = {
+    "memory": {"A1": MemoryErrors(3, 1)},
+    "mce_exceptions": 2,
+    "hardware_corrupted_kib": 4,
+    "aer": {"0000:01:00.0": AerErrors(1, 1, 1)},
+    "throttle": {"0": Throttle(9, 90_000)},
+    "uptime_s": 100.0,
+}
+
+
+def test_without_a_reading_from_before_old_faults_are_not_taken_for_new_ones() -> None:
+    now = replace(QUIET, **OLD_FAULTS)  # type: ignore[arg-type]
+    assert found(now, before=UNREAD) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+
+
+def test_without_the_log_from_before_its_old_lines_are_not_taken_for_new_ones() -> None:
+    before = replace(QUIET, kernel_log=KernelLog(unreadable="gone"), unreadable=("gone",), uptime_s=90.0)
+    assert found(QUIET, before=before) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+
+
 def test_messages_name_what_and_how_many() -> None:
     findings: list[Finding] = judge(QUIET, after(memory={"A1": MemoryErrors(7, 0)}))[0]
     assert "7 corrected memory errors on A1" in findings[0].message
