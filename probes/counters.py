@@ -39,7 +39,7 @@ NIC_COUNTERS = (
 LINK_COUNTERS = ("rx_crc_errors", "rx_frame_errors", "rx_length_errors", "tx_carrier_errors", "tx_aborted_errors")
 """Those that a cable, a transceiver or a port causes; drops and overruns come from load."""
 SEL_READ = 25
-SEL_LIMIT_S = 5.0
+SEL_LIMIT_S = 10.0
 """Without sensor names (`sel list`): those need the whole sensor repository, which takes many BMCs 20 s to give."""
 AER_FILES = ("correctable", "nonfatal", "fatal")
 
@@ -97,6 +97,11 @@ class Counters:
     sel_unreadable: str | None = None
     """Why a BMC that is there did not give them. No gap of the other counters: a BMC may be slow at any time."""
     unreadable: tuple[str, ...] = ()
+
+    @property
+    def is_blank(self) -> bool:
+        """Nothing was read at all, for the reason in `unreadable`: no counter stands at 0."""
+        return bool(self.unreadable) and self.uptime_s == 0.0
 
 
 async def snapshot(host: Host, *, limit_s: float, bmc: bool = True) -> Counters:

@@ -25,8 +25,11 @@ class Kind(StrEnum):
 
     MCE_UNCORRECTED = "mce_uncorrected"
     MCE_CORRECTED = "mce_corrected"
+    MCE_UNTOLD = "mce_untold"
+    """Hardware errors were taken in; what they were stands in other lines, if the kernel says it at all."""
     MEMORY_UNCORRECTED = "memory_uncorrected"
     MEMORY_CORRECTED = "memory_corrected"
+    PAGE_POISONED = "page_poisoned"
     AER_FATAL = "aer_fatal"
     AER_NONFATAL = "aer_nonfatal"
     AER_CORRECTED = "aer_corrected"
@@ -43,7 +46,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KernelEvent:
-    """One line and its meaning. `subject` is what it happened to: a CPU number, a PCI address, a disk, a process name.
+    """One line and its meaning. `subject` is what it happened to: a CPU number, an address, a disk, a process, a page.
 
     `number` is the count of errors of an EDAC line, the XID of a GPU line, the process id of a kill, else 0.
     """
@@ -254,6 +257,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
         ),
         _machine_check,
     ),
+    # mce: [Hardware Error]: Machine check events logged
+    #   -- alone, when the kernel's collector of corrected errors (RAS_CEC) keeps the rest: Linux 6.12 of Debian 13
+    (re.compile(r"Hardware Error\]: Machine check events logged"), _of(Kind.MCE_UNTOLD)),
     # [Hardware Error]: CPU:2 (17:1:2) MC4_STATUS[-|CE|MiscV|AddrV|-|SyndV|CECC|-|-|Scrub]: 0x9c7d410092080813
     (
         re.compile(r"Hardware Error\]: CPU:(?P<subject>\d+) \([0-9a-f:]+\) MC\d+_STATUS\[[^|]*\|(?P<class>[^|]*)\|"),
@@ -266,7 +272,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Make], ...] = (
     # EDAC MC1: 262 CE memory read error on CPU_SrcID#0_Ha#0_Chan#1_DIMM#0 (channel:1 slot:0 page:0x2031c14 …)
     (re.compile(r"EDAC MC\d+: (?P<number>\d+) CE .*?on (?P<subject>\S+)"), _of(Kind.MEMORY_CORRECTED)),
     # Memory failure: 0x7740c0: recovery action for dirty page: Recovered
-    (re.compile(r"Memory failure: (?P<subject>0x[0-9a-f]+): recovery action for"), _of(Kind.MEMORY_UNCORRECTED)),
+    (re.compile(r"Memory failure: (?P<subject>0x[0-9a-f]+): recovery action for"), _of(Kind.PAGE_POISONED)),
     # pcieport 0000:89:02.0: AER: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer, (Receiver ID)
     # pcieport 0000:00:01.4: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer, (Receiver ID)
     # igb 0000:09:00.0: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer, (Requester ID)

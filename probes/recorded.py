@@ -153,7 +153,7 @@ class RecordedTools:
     def recording(self, folder: Path) -> RecordedTools:
         return RecordedTools(self.folder, folder, self.calls, self._asked)
 
-    def take_unkillable(self) -> list[str]:
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
         return []
 
     def _recorded(self, name: str, argv: tuple[str, ...]) -> ToolResult:

@@ -52,6 +52,10 @@ class Process:
     def running(self) -> bool:
         return self._process.returncode is None
 
+    async def gone(self) -> None:
+        """Wait until it is."""
+        await self._process.wait()
+
     def terminate(self) -> None:
         """Ask it to end: SIGTERM to the tool itself. Its children are killed when it has gone."""
         if self._leash_fd is not None:

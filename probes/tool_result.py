@@ -118,8 +118,8 @@ class ToolRunner(Protocol):
         """A runner that also leaves each tool's argv, output and exit in `folder`."""
         ...
 
-    def take_unkillable(self) -> list[str]:
-        """Names of tools that survived SIGKILL since the last call."""
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
+        """Names of tools that survived SIGKILL since the last call, and still do after `wait_s`."""
         ...
 
 

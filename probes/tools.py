@@ -104,7 +104,7 @@ class Tools:
     isolation: Isolation
     record: Path | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
-    _unkillable: list[str] = field(default_factory=list, repr=False)
+    _unkillable: list[Process] = field(default_factory=list, repr=False)
 
     @classmethod
     def of_environment(cls, proc: Path) -> Self:
@@ -118,10 +118,15 @@ class Tools:
     def recording(self, folder: Path) -> Tools:
         return replace(self, record=folder, _numbers=itertools.count(1))
 
-    def take_unkillable(self) -> list[str]:
-        names = list(self._unkillable)
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
+        survivors = list(self._unkillable)
         self._unkillable.clear()
-        return names
+        if survivors and wait_s > 0:
+            waits = [asyncio.ensure_future(one.gone()) for one in survivors]
+            await asyncio.wait(waits, timeout=wait_s)
+            for wait in waits:
+                wait.cancel()
+        return [one.tool for one in survivors if one.running]
 
     async def run(
         self,
@@ -237,7 +242,7 @@ class Tools:
             await asyncio.wait([killing])
             raise
         except ToolUnkillable:
-            self._unkillable.append(handle.tool)
+            self._unkillable.append(handle)
             raise
 
     def _prefix(self, isolation: Isolation) -> tuple[str, ...]:

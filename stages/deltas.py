@@ -17,6 +17,7 @@ from stages.outcome import Finding, Measurement, ReasonCode, error, info, warnin
 
 CORRECTED_LIMIT = 50
 """So many corrected errors in one stage fail it; fewer are a warning."""
+PAGES_QUOTED = 4
 LOAD_NAMES = ("stress-ng", "stressapptest", "fio", "iperf3", "memtester")
 FATAL_XIDS = frozenset({48, *range(56, 59), 62, 65, 68, 69, 73, 74, *range(79, 82), 92, 95, 119, 120, 140})
 """XIDs that mean broken hardware; 63, 64 and 94 are judged by the GPU's remap and containment state."""
@@ -40,15 +41,18 @@ def judge(
     """Findings and figures for what was gained between two readings, while `stage` ran.
 
     What could not be read is a warning; where the stage needs the counters for its verdict, it is an error, and
-    leaves the stage unknown.
+    leaves the stage unknown. Without a reading from before, nothing that stands there now can be told to be new.
     """
-    new = events(after.kernel_log.since(before.kernel_log))
+    gaps = list(_gaps(before, after, error if needed else warning))
+    if before.is_blank:
+        return [*gaps, *deltas_sel.findings(before, after, power=stage != "PSU")], []
+    new = [] if before.kernel_log.unreadable else events(after.kernel_log.since(before.kernel_log))
     memory, measurements = _memory(before, after)
     findings = [
-        *_gaps(before, after, error if needed else warning),
+        *gaps,
         *_machine_checks(before, after, new),
         *(memory or _memory_lines(new)),
-        *_corrupted_memory(before, after),
+        *_corrupted_memory(before, after, new),
         *_aer(before, after, new),
         *_kernel_faults(new),
         *_oom_kills(new),
@@ -99,6 +103,27 @@ def _machine_checks(before: Counters, after: Counters, new: list[KernelEvent]) -
         name = f"cpu:{cpu}" if cpu else "host"
         text = f"{_times(len(lines), 'corrected hardware error')} reported by {name} (machine check)"
         yield _corrected(ReasonCode.MCE_CORRECTED, name, len(lines), text, lines[-1].line)
+    yield from _untold(new)
+
+
+def _untold(new: list[KernelEvent]) -> Iterator[Finding]:
+    """The kernel took in hardware errors and told no more of them: memory errors that it corrected."""
+    untold = [event for event in new if event.kind is Kind.MCE_UNTOLD]
+    if untold and not any(event.kind in _TOLD for event in new):
+        text = "The hardware reported errors, and the kernel keeps to itself which: corrected memory errors, as a rule"
+        hint = "start it with ras=cec_disable to have them counted"
+        yield warning(ReasonCode.MCE_CORRECTED, "host", f"{text}; {hint}", untold[-1].line)
+
+
+_TOLD = frozenset(
+    {
+        Kind.MCE_UNCORRECTED,
+        Kind.MCE_CORRECTED,
+        Kind.MEMORY_UNCORRECTED,
+        Kind.MEMORY_CORRECTED,
+        Kind.PAGE_POISONED,
+    }
+)
 
 
 def _memory(before: Counters, after: Counters) -> tuple[list[Finding], list[Measurement]]:
@@ -134,11 +159,15 @@ def _memory_lines(new: list[KernelEvent]) -> Iterator[Finding]:
         yield _corrected(ReasonCode.ECC_CORRECTED, f"dimm:{name}", count, text, lines[-1].line)
 
 
-def _corrupted_memory(before: Counters, after: Counters) -> Iterator[Finding]:
+def _corrupted_memory(before: Counters, after: Counters, new: list[KernelEvent]) -> Iterator[Finding]:
+    """A page is no DIMM: which one it lies on, only EDAC tells."""
     gained = _gain(before.hardware_corrupted_kib, after.hardware_corrupted_kib)
-    if gained > 0:
-        text = f"The kernel took {gained} KiB of memory out of use because it is broken (HardwareCorrupted)"
-        yield error(ReasonCode.ECC_UNCORRECTED, "memory", text)
+    pages = _by_subject(new, Kind.PAGE_POISONED)
+    if gained > 0 or pages:
+        text = f"The kernel took {max(gained, 0)} KiB of memory out of use because it is broken (HardwareCorrupted)"
+        listed = f"; pages {', '.join(list(pages)[:PAGES_QUOTED])}" if pages else ""
+        line = next(reversed(pages.values()))[-1].line if pages else ""
+        yield error(ReasonCode.ECC_UNCORRECTED, "memory", text + listed, line)
 
 
 def _gain(before: int | None, after: int | None) -> int:

@@ -77,16 +77,14 @@ def findings(before: Counters, after: Counters, *, power: bool = True) -> Iterat
     A BMC that does not answer is told for information: its silence is judged in the PSU stage.
     """
     if why := before.sel_unreadable or after.sel_unreadable:
-        if power:
-            yield info(ReasonCode.BMC_UNREADABLE, "bmc", f"The BMC's event log was not judged: {why}")
+        yield info(ReasonCode.BMC_UNREADABLE, "bmc", f"The BMC's event log was not judged: {why}")
         return
     if before.sel is None or after.sel is None:
         return
     try:
         new = ipmi.new_entries(before.sel, after.sel)
     except ipmi.IpmiError as problem:
-        if power:
-            yield info(ReasonCode.BMC_UNREADABLE, "bmc", f"The BMC's event log was not judged: {problem}")
+        yield info(ReasonCode.BMC_UNREADABLE, "bmc", f"The BMC's event log was not judged: {problem}")
         return
     texts = Counter(entry.text for entry in new if _bad(entry.text))
     for text, count in texts.items():

@@ -20,6 +20,7 @@ from stages.stage import Stage, StageContext
 
 CANCEL_WAIT_S = 1.9
 SNAPSHOT_LIMIT_S = 15.0
+SURVIVORS_WAIT_S = 10.0
 LIMIT_FACTOR = 2.0
 LIMIT_EXTRA_S = 60.0
 
@@ -62,7 +63,7 @@ class StageRun:
         if readings is not None:
             self._write(conclusion.READINGS, readings)
         after = None if self._interruption.done() else await self._snapshot(conclusion.AFTER)
-        endings += self._survivors()
+        endings += await self._survivors()
         try:
             outcome = conclusion.conclude(self._stage, options, readings, endings, before, after)
         except Exception as problem:
@@ -144,10 +145,12 @@ class StageRun:
         text = f"{name} crashed: {type(problem).__name__}: {problem}"
         return error(ReasonCode.STAGE_CRASHED, name, text, trace[-2000:])
 
-    def _survivors(self) -> list[Finding]:
+    async def _survivors(self) -> list[Finding]:
+        """Tools that hang in the kernel. On a machine that is slow, what was killed may need some seconds to go."""
+        wait_s = 0.0 if self._interruption.done() else SURVIVORS_WAIT_S
         return [
             error(ReasonCode.UNKILLABLE, tool, f"{tool} survived SIGKILL: a process of it hangs in the kernel")
-            for tool in self._context.host.tools.take_unkillable()
+            for tool in await self._context.host.tools.take_unkillable(wait_s)
         ]
 
     def _write(self, file_name: str, content: object) -> None:

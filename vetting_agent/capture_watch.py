@@ -98,5 +98,5 @@ class WatchedTools:
     def recording(self, folder: Path) -> WatchedTools:
         return WatchedTools(self.inner.recording(folder), self.calls)
 
-    def take_unkillable(self) -> list[str]:
-        return self.inner.take_unkillable()
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
+        return await self.inner.take_unkillable(wait_s)

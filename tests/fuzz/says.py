@@ -28,5 +28,5 @@ class Says:
     def recording(self, folder: Path) -> Says:
         return self
 
-    def take_unkillable(self) -> list[str]:
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
         return []

@@ -130,6 +130,11 @@ def test_the_boot_script_has_each_gap_once_and_none_in_a_comment() -> None:
     assert filled.startswith("#!ipxe")
 
 
+def test_corrected_memory_errors_are_left_to_edac_and_the_log() -> None:
+    """The kernel's own collector (RAS_CEC) keeps them from both, and so from the stage that they happen in."""
+    assert " ras=cec_disable " in (IMAGE / "boot.ipxe").read_text()
+
+
 def test_a_boot_script_without_a_gap_is_refused() -> None:
     with pytest.raises(ValueError, match="@BASE@"):
         services.boot_script("#!ipxe\n", "", "", "")

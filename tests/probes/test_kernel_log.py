@@ -44,7 +44,7 @@ REAL_LINES = [
     ),
     (
         "Memory failure: 0x7740c0: recovery action for dirty page: Recovered",
-        Kind.MEMORY_UNCORRECTED,
+        Kind.PAGE_POISONED,
         "0x7740c0",
         0,
     ),
@@ -126,6 +126,7 @@ REAL_LINES = [
         0,
     ),
     ("sd 6:0:0:0: [sda] tag#0 Sense Key : Medium Error [current]", Kind.DISK_ERROR, "sda", 0),
+    ("mce: [Hardware Error]: Machine check events logged", Kind.MCE_UNTOLD, "", 0),
     ("ata3.00: exception Emask 0x10 SAct 0x0 SErr 0x4010000 action 0xe frozen", Kind.DISK_ERROR, "ata3.00", 0),
 ]
 
@@ -133,7 +134,6 @@ INNOCENT_LINES = [
     "EDAC MC: Ver: 3.0.0",
     "EDAC sbridge MC1: HANDLING MCE MEMORY ERROR",
     "EDAC sbridge MC1: CPU 1: Machine Check Event: 0 Bank 11: 8c00004f000800c2",
-    "mce: [Hardware Error]: Machine check events logged",
     "mce: CPU supports 7 MCE banks",
     "[Hardware Error]: Corrected error, no action required.",
     "pcieport 0000:00:1c.0: AER: enabled with IRQ 122",

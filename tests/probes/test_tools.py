@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from probes.tools import (
     ToolMissing,
     Tools,
     ToolTimeout,
+    ToolUnkillable,
     signal_name,
 )
 from tests.support.stand_ins import StandIns
@@ -269,3 +271,30 @@ def test_tools_are_found_on_the_path_the_agent_was_started_with(
 def test_signals_are_named() -> None:
     assert signal_name(signal.SIGSEGV) == "SIGSEGV"
     assert signal_name(99) == "signal 99"
+
+
+async def _unkillable_for_now(tools: Tools) -> psutil.Process:
+    """The init of a tool that did not go in time."""
+    try:
+        async with tools.start("sleep", "1234.5"):
+            (init,) = [one for one in psutil.Process().children() if "1234.5" in one.cmdline()]
+            init.suspend()
+    except ToolUnkillable:
+        return init
+    raise AssertionError("it went")
+
+
+@pytest.mark.parametrize("thaws", [True, False])
+async def test_what_goes_late_after_its_kill_is_no_survivor(thaws: bool) -> None:
+    """A stopped init does not kill its tool; on a machine that is slow enough, none does in time."""
+    tools = Tools(path=os.environ["PATH"], proc=REAL_PROC, isolation=Isolation.GROUP)
+    init = await _unkillable_for_now(tools)
+    if thaws:
+        asyncio.get_running_loop().call_later(0.3, init.resume)
+    try:
+        assert await tools.take_unkillable(10.0 if thaws else 0.3) == ([] if thaws else ["sleep"])
+        assert await tools.take_unkillable() == []
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            init.resume()
+        await until(lambda: not init.is_running())

@@ -95,6 +95,18 @@ def test_nothing_earlier_says_nothing() -> None:
             Severity.ERROR,
             "memory",
         ),
+        (  # Debian's kernel collects corrected memory errors and says no more of them
+            "mce: [Hardware Error]: Machine check events logged",
+            ReasonCode.MCE_CORRECTED,
+            Severity.WARNING,
+            "host",
+        ),
+        (
+            "Memory failure: 0x1fc53: recovery action for dirty LRU page: Recovered",
+            ReasonCode.ECC_UNCORRECTED,
+            Severity.ERROR,
+            "memory",
+        ),
         (
             "NVRM: Xid (PCI:0000:01:00): 79, pid=1122, GPU has fallen off the bus.",
             ReasonCode.GPU_XID,
@@ -108,6 +120,28 @@ def test_a_new_line_is_charged(line: str, code: ReasonCode, severity: Severity, 
     (finding,) = findings
     assert (finding.reason_code, finding.severity, finding.component) == (code, severity, component)
     assert finding.evidence == line
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 4: 9c00000000000151", ReasonCode.MCE_CORRECTED),
+        ("EDAC MC0: 4 CE error on DIMM_A1 (x)", ReasonCode.ECC_CORRECTED),
+        ("Memory failure: 0x1fc53: recovery action for dirty LRU page: Recovered", ReasonCode.ECC_UNCORRECTED),
+    ],
+)
+def test_an_error_that_is_told_is_not_told_again_as_untold(line: str, code: ReasonCode) -> None:
+    told = found(after("mce: [Hardware Error]: Machine check events logged", line))
+    assert [one for one, _, _ in told] == [code]
+
+
+def test_a_poisoned_page_is_charged_once_and_to_no_dimm() -> None:
+    line = "Memory failure: 0x1fc53: recovery action for dirty LRU page: Recovered"
+    findings, _ = judge(QUIET, after(line, hardware_corrupted_kib=4))
+    (finding,) = findings
+    assert finding.component == "memory"
+    assert "4 KiB" in finding.message
+    assert "0x1fc53" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -219,6 +253,26 @@ def test_what_was_not_seen_is_a_warning_and_an_error_where_the_stage_rests_on_it
     assert [(one.reason_code, one.severity, one.component) for one in findings] == [
         (ReasonCode.OUTPUT_UNREADABLE, Severity.ERROR, component)
     ]
+
+
+OLD_FAULTS = {
+    "memory": {"A1": MemoryErrors(3, 1)},
+    "mce_exceptions": 2,
+    "hardware_corrupted_kib": 4,
+    "aer": {"0000:01:00.0": AerErrors(1, 1, 1)},
+    "throttle": {"0": Throttle(9, 90_000)},
+    "uptime_s": 100.0,
+}
+
+
+def test_without_a_reading_from_before_old_faults_are_not_taken_for_new_ones() -> None:
+    now = replace(QUIET, **OLD_FAULTS)  # type: ignore[arg-type]
+    assert found(now, before=UNREAD) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
+
+
+def test_without_the_log_from_before_its_old_lines_are_not_taken_for_new_ones() -> None:
+    before = replace(QUIET, kernel_log=KernelLog(unreadable="gone"), unreadable=("gone",), uptime_s=90.0)
+    assert found(QUIET, before=before) == [(ReasonCode.OUTPUT_UNREADABLE, Severity.WARNING, "fault-counters")]
 
 
 def test_messages_name_what_and_how_many() -> None:

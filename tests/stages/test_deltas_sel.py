@@ -125,6 +125,13 @@ def test_a_silent_bmc_decides_nothing(changes: dict[str, object]) -> None:
         assert all(one.severity is Severity.INFO for one in found)
 
 
+@pytest.mark.parametrize("stage", ["CPUStress", "PSU"])
+def test_a_log_that_was_not_read_is_told_in_each_stage(stage: str) -> None:
+    """The PSU stage reads it by itself, but judges no more of it than the power supplies."""
+    found, _ = judge(BEFORE, Counters(sel_unreadable="The BMC did not answer"), stage=stage)
+    assert [one.reason_code for one in found] == [ReasonCode.BMC_UNREADABLE]
+
+
 def test_power_events_are_left_to_the_psu_stage_while_it_runs() -> None:
     new = sel_entries(recording("ipmitool", "cable-pulled-sel.out"))
     after = Counters(sel=(OLD, *(replace(entry, record_id=entry.record_id + 0x100) for entry in new)))

@@ -57,5 +57,5 @@ class LyingTools:
     def recording(self, folder: Path) -> ToolRunner:
         return LyingTools(self.real.recording(folder), self.script)
 
-    def take_unkillable(self) -> list[str]:
-        return self.real.take_unkillable()
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
+        return await self.real.take_unkillable(wait_s)

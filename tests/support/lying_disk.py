@@ -45,8 +45,8 @@ class LyingTools:
     def recording(self, folder: Path) -> LyingTools:
         return LyingTools(self.real.recording(folder), self.environment)
 
-    def take_unkillable(self) -> list[str]:
-        return self.real.take_unkillable()
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
+        return await self.real.take_unkillable(wait_s)
 
     def start(self, *argv: str, **how: Any) -> Any:
         return self.real.start(*argv, **(how | {"environment": self.environment}))

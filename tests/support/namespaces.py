@@ -51,8 +51,8 @@ class InNamespace:
     def recording(self, folder: Path) -> InNamespace:
         return replace(self, inner=self.inner.recording(folder))
 
-    def take_unkillable(self) -> list[str]:
-        return self.inner.take_unkillable()
+    async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
+        return await self.inner.take_unkillable(wait_s)
 
 
 @dataclass
