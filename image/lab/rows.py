@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from image.lab import rows_disks, rows_sound
+from image.lab import rows_control, rows_disks, rows_network, rows_sound
 from image.lab.row import Row
 
-ROWS: tuple[Row, ...] = (*rows_sound.ROWS, *rows_disks.ROWS)
+ROWS: tuple[Row, ...] = (*rows_sound.ROWS, *rows_disks.ROWS, *rows_network.ROWS, *rows_control.ROWS)
