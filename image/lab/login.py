@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from image.lab.scene import WrongTurn
 
 LIMIT_S = 60
+START_LIMIT_S = 180.0
 OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "IdentitiesOnly=yes")
 
 
@@ -40,8 +42,10 @@ class Login:
         return other
 
     def must_work(self) -> None:
-        """Raises WrongTurn."""
-        done = self._try()
+        """Once its server is up, which takes a while. Raises WrongTurn."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while (done := self._try()).stdout.strip() != "0" and time.monotonic() < deadline:
+            time.sleep(1)
         if done.stdout.strip() != "0":
             raise WrongTurn(f"no login during the hold: {done.stderr.strip()[-300:]}")
 
