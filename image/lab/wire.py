@@ -135,8 +135,8 @@ def _carry(cable: Wire, routes: Routes, ended: threading.Event) -> None:
                         heapq.heappush(waiting, (at, number, key.fileobj, arriving))
             while waiting and waiting[0][0] <= time.monotonic():
                 _, _, came_from, frame = heapq.heappop(waiting)
-                _send(*routes[came_from], frame)
                 cable.passed += 1
+                _send(*routes[came_from], frame)
 
 
 def _heard(side: socket.socket) -> Iterator[bytes]:
