@@ -102,7 +102,7 @@ class Tools:
     isolation: Isolation
     record: Path | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1), repr=False)
-    _unkillable: list[str] = field(default_factory=list, repr=False)
+    _unkillable: list[Process] = field(default_factory=list, repr=False)
 
     @classmethod
     def of_environment(cls, proc: Path) -> Self:
@@ -114,10 +114,12 @@ class Tools:
         return shutil.which(name, path=self.path)
 
     def recording(self, folder: Path) -> Tools:
-        return replace(self, record=folder, _numbers=itertools.count(1))
+        # What others could not kill, a login server's systemctl for instance, is none of the recorder's.
+        return replace(self, record=folder, _numbers=itertools.count(1), _unkillable=[])
 
     def take_unkillable(self) -> list[str]:
-        names = list(self._unkillable)
+        # On a host under load the kernel may have been no more than slow to end one.
+        names = [one.tool for one in self._unkillable if one.running]
         self._unkillable.clear()
         return names
 
@@ -226,7 +228,7 @@ class Tools:
             await asyncio.wait([killing])
             raise
         except ToolUnkillable:
-            self._unkillable.append(handle.tool)
+            self._unkillable.append(handle)
             raise
 
     def _prefix(self) -> tuple[str, ...]:

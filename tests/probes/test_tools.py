@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,11 +18,13 @@ import pytest
 from probes.host import REAL_PROC
 from probes.tools import (
     Isolation,
+    Process,
     ToolFailed,
     ToolKilled,
     ToolMissing,
     Tools,
     ToolTimeout,
+    ToolUnkillable,
     signal_name,
 )
 from tests.support.stand_ins import StandIns
@@ -269,3 +272,45 @@ def test_tools_are_found_on_the_path_the_agent_was_started_with(
 def test_signals_are_named() -> None:
     assert signal_name(signal.SIGSEGV) == "SIGSEGV"
     assert signal_name(99) == "signal 99"
+
+
+FREEZER = Path("/sys/fs/cgroup/freezer")  # version 1: what is frozen there does not even die of SIGKILL
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    folder = FREEZER / f"vetting-test-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        (folder / "freezer.state").write_text("THAWED")
+        while (folder / "cgroup.procs").read_text():
+            time.sleep(0.05)
+        folder.rmdir()
+
+
+async def unkillable(tools: Tools, freezer: Path) -> Process:
+    """A tool that does not die."""
+    mark = f"6{os.getpid()}"
+    with pytest.raises(ToolUnkillable):  # noqa: PT012 - it is leaving the block that raises
+        async with tools.start("sleep", mark) as process:
+            await until(lambda: any(one.name() == "sleep" for one in marked(mark)))
+            for one in marked(mark):
+                (freezer / "cgroup.procs").write_text(str(one.pid))
+            (freezer / "freezer.state").write_text("FROZEN")
+    return process
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not FREEZER.exists(), reason="no freezer of cgroup version 1")
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_died_late_was_no_unkillable_tool(stand_ins: StandIns, freezer: Path, late: bool) -> None:
+    tools = stand_ins.tools()
+    process = await unkillable(tools, freezer)
+    assert tools.recording(freezer).take_unkillable() == [], "a stage is not charged with what others cannot kill"
+    told = [] if late else tools.take_unkillable()
+    (freezer / "freezer.state").write_text("THAWED")
+    await process.wait()
+    assert told == ([] if late else ["sleep"])
+    assert tools.take_unkillable() == []
