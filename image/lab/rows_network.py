@@ -139,7 +139,7 @@ def network_port_leaves(scene: Scene) -> None:
 
 # --- the orchestrator cannot be reached ----------------------------------------------------------------------------
 
-STRESS = {"CPUStress": {"duration_s": 90.0}}
+STRESS = {"CPUStress": {"duration_s": 60.0}}
 
 
 @GROUP.row("the cable is dead for 60 s while a stage runs; nothing is lost", PASSES)
