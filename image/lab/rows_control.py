@@ -196,6 +196,23 @@ def control_agent_killed(scene: Scene) -> None:
     scene.walk()
 
 
+FREEZE = "kill -STOP $(systemctl show -P MainPID vetting-agent)"
+RECOVERABLE = "mce -b 0 9 0xbd000000000000c0 0x5 0x31111000 0x8c"
+
+
+@GROUP.row(
+    "an uncorrected machine check, and the agent is killed before it can tell of it",
+    fails("CPUStress", "mce_uncorrected"),
+)
+def control_fault_before_kill(scene: Scene) -> None:
+    _under_load(scene, Machine(cpu_model="Haswell-noTSX"), 20.0)
+    scene.sh(FREEZE)
+    scene.monitor.hmp(RECOVERABLE)
+    scene.sh("for one in $(seq 30); do dmesg | grep 'Machine Check' && exit; sleep 1; done; exit 1")
+    _ended_by(scene, KILL)
+    scene.walk()
+
+
 @GROUP.row("the agent is killed three times in one stage", held("agent_crash_loop"))
 def control_crash_loop(scene: Scene) -> None:
     _under_load(scene, Machine(), 300.0)
@@ -208,7 +225,7 @@ def control_crash_loop(scene: Scene) -> None:
 @GROUP.row("the agent is frozen in mid-stage; its watchdog ends it", PASSES)
 def control_agent_frozen(scene: Scene) -> None:
     _under_load(scene, Machine(), 30.0)
-    _ended_by(scene, "kill -STOP $(systemctl show -P MainPID vetting-agent)")
+    _ended_by(scene, FREEZE)
     scene.walk()
 
 
@@ -231,6 +248,7 @@ ROWS = (
     control_disk_changed,
     control_disk_changed_for_sound,
     control_agent_killed,
+    control_fault_before_kill,
     control_crash_loop,
     control_agent_frozen,
     control_host_reset,
