@@ -184,7 +184,7 @@ def _ended_by(scene: Scene, how: str) -> None:
     """The agent is ended, and another one takes the run up."""
     old = scene.view().agent.instance_id
     scene.sh(how)
-    scene.until("next agent", lambda view: view.agent.instance_id != old, 180.0)
+    scene.until("next agent", lambda view: view.agent.instance_id != old, 300.0)
 
 
 @GROUP.row("the agent is killed, and once more by the kernel for want of memory: its stage is resumed", PASSES)
