@@ -15,7 +15,9 @@ from vetting_agent.wire import ABORT, CANCEL_STAGE, FAILED_HOLDING, RETRY_STAGE,
 
 GROUP = Group("Control")
 MIB = 2**20
-LONG = {"CPUStress": {"duration_s": 300.0}}
+LONG_S, SHORT_S = 300.0, 60.0
+"""Of a stage that ends otherwise, and of one that must come to its end: emulated machines are slow, and its time limit
+is twice its time and a minute."""
 AT_WORK_S = 60.0
 NVME = Disk("nvme", "VETNVME1", 64 * MIB)
 SICK = fails("SMART", "nvme_critical_warning", "disk:VETNVME1")
@@ -46,14 +48,14 @@ def _attempts(view: RunView, stage: str) -> int:
 
 @GROUP.row("cancel in mid-stage: the host powers off", Expect("Cancelled", "CPUStress", "cancelled"))
 def control_cancel(scene: Scene) -> None:
-    _under_load(scene, Machine(), 300.0)
+    _under_load(scene, Machine(), LONG_S)
     scene.direct(CANCEL_STAGE)
     scene.until_off()
 
 
 @GROUP.row("shutdown in mid-stage: the host powers off, its run stands where it was", Expect("CPUStress"))
 def control_shutdown(scene: Scene) -> None:
-    _under_load(scene, Machine(), 300.0)
+    _under_load(scene, Machine(), LONG_S)
     scene.direct(SHUTDOWN)
     scene.until_off()
     if scene.view().stages[1].summary is not None:
@@ -62,7 +64,7 @@ def control_shutdown(scene: Scene) -> None:
 
 @GROUP.row("abort in mid-stage: the load is gone, the host stays up and idle", Expect("Aborted"))
 def control_abort(scene: Scene) -> None:
-    _under_load(scene, Machine(), 300.0)
+    _under_load(scene, Machine(), LONG_S)
     scene.direct(ABORT)
     scene.until("abort", lambda view: view.state == "Aborted")
     _must_be_idle(scene)
@@ -92,7 +94,7 @@ def _held_with_sick_disk(scene: Scene, machine: Machine, stages: str, code: int 
 def control_hold_login_retry(scene: Scene) -> None:
     login = Login(free_port(), scene.folder)
     machine = Machine(disks=(NVME,), ssh_port=login.port)
-    scene.boot(machine, "SMART,CPUStress", parameters={"CPUStress": {"duration_s": 30.0}})
+    scene.boot(machine, "SMART,Storage", parameters={"Storage": {"duration_s": 30.0}})
     scene.monitor.set("disk0", "smart_critical_warning", 4)
     scene.until_claimed()
     login.must_fail("before the hold")
@@ -103,7 +105,7 @@ def control_hold_login_retry(scene: Scene) -> None:
     login.without_key().must_fail("without the key", answered=True)
     scene.monitor.set("disk0", "smart_critical_warning", 0)
     scene.direct(RETRY_STAGE, stage="SMART")
-    scene.until_running("CPUStress")
+    scene.until_running("Storage")
     login.must_fail("after the hold")
     scene.walk()
 
@@ -189,7 +191,7 @@ def _ended_by(scene: Scene, how: str) -> None:
 
 @GROUP.row("the agent is killed, and once more by the kernel for want of memory: its stage is resumed", PASSES)
 def control_agent_killed(scene: Scene) -> None:
-    _under_load(scene, Machine(), 40.0)
+    _under_load(scene, Machine(), SHORT_S)
     _ended_by(scene, KILL)
     _until_loaded(scene)
     _ended_by(scene, OUT_OF_MEMORY)
@@ -205,7 +207,7 @@ RECOVERABLE = "mce -b 0 9 0xbd000000000000c0 0x5 0x31111000 0x8c"
     fails("CPUStress", "mce_uncorrected"),
 )
 def control_fault_before_kill(scene: Scene) -> None:
-    _under_load(scene, Machine(cpu_model="Haswell-noTSX"), 20.0)
+    _under_load(scene, Machine(cpu_model="Haswell-noTSX"), SHORT_S)
     scene.sh(FREEZE)
     scene.monitor.hmp(RECOVERABLE)
     scene.sh("for one in $(seq 30); do dmesg | grep 'Machine Check' && exit; sleep 1; done; exit 1")
@@ -215,7 +217,7 @@ def control_fault_before_kill(scene: Scene) -> None:
 
 @GROUP.row("the agent is killed three times in one stage", held("agent_crash_loop"))
 def control_crash_loop(scene: Scene) -> None:
-    _under_load(scene, Machine(), 300.0)
+    _under_load(scene, Machine(), LONG_S)
     for _ in range(3):
         _ended_by(scene, KILL)
     scene.until_ended()
@@ -224,14 +226,14 @@ def control_crash_loop(scene: Scene) -> None:
 
 @GROUP.row("the agent is frozen in mid-stage; its watchdog ends it", PASSES)
 def control_agent_frozen(scene: Scene) -> None:
-    _under_load(scene, Machine(), 30.0)
+    _under_load(scene, Machine(), SHORT_S)
     _ended_by(scene, FREEZE)
     scene.walk()
 
 
 @GROUP.row("the host is reset in mid-stage", held("host_rebooted"))
 def control_host_reset(scene: Scene) -> None:
-    _under_load(scene, Machine(), 300.0)
+    _under_load(scene, Machine(), LONG_S)
     old = scene.view().agent.instance_id
     scene.monitor.qmp("system_reset")
     scene.until("next boot", lambda view: view.agent.instance_id != old)

@@ -172,7 +172,7 @@ def _must_have_lost_nothing(scene: Scene, view: RunView) -> None:
 def orchestrator_killed(scene: Scene) -> None:
     with scene.orchestrator() as first:
         scene.serve(first)
-        scene.boot(Machine(), "CPUStress", parameters={"CPUStress": {"duration_s": 40.0}})
+        scene.boot(Machine(), "CPUStress", parameters=STRESS)
         scene.until_running("CPUStress")
         first.process.kill()
         time.sleep(BROKEN_S / 2)

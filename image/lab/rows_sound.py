@@ -20,7 +20,7 @@ SCSI = Disk("scsi", "VETSCSI1", 256 * MIB)
 VIRTIO = Disk("virtio", "VETVIRTIO1", 256 * MIB)
 
 
-TIMES: Mapping[str, Mapping[str, Any]] = {"SMART": {"self_test": "short"}, "CPUStress": {"duration_s": 20.0}}
+TIMES: Mapping[str, Mapping[str, Any]] = {"SMART": {"self_test": "short"}, "CPUStress": {"duration_s": 30.0}}
 """Self-tests included. A stage's time limit grows with its time: these machines share their CPUs with others."""
 
 
