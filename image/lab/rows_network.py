@@ -71,7 +71,7 @@ def network_rate_cap(scene: Scene) -> None:
 
 
 SLOW_DOWN = """
-for one in $(seq 60); do grep -q 1 /sys/class/net/enp*/carrier && break; sleep 1; done
+for one in $(seq 60); do grep -qs 1 /sys/class/net/enp*/carrier && break; sleep 1; done
 cd /sys/class/net/enp* && ethtool -s ${PWD##*/} speed 100 duplex half autoneg off && sleep 3 && cat speed duplex
 """
 
