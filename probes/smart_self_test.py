@@ -28,6 +28,8 @@ LOST_AFTER = 3
 """Polls in a row that may fail."""
 NVME_SINCE = (7, 4)
 NVME_OACS_SELF_TEST = 1 << 4
+NO_NVME_SELF_TEST = "Self-tests not supported"
+"""All that smartctl 7.4 says of an NVMe controller without self-tests (OACS bit 4 is 0), with exit code 0."""
 NOT_SUPPORTED = ("not supported", "unsupported", "invalid command opcode", "invalid opcode", "invalid_opcode")
 
 
@@ -109,7 +111,7 @@ class SelfTestRun:
         result = await self._send_start()
         bad = BIT_COMMAND_LINE | BIT_OPEN | BIT_COMMAND_FAILED
         code = result.exit_code if result.exit_code is not None else bad
-        if code & bad if not self._by_nvme_cli else code:
+        if (code & bad if not self._by_nvme_cli else code) or NO_NVME_SELF_TEST in result.stdout:
             self._started = False
             raise self._refusal(result)
 
@@ -165,7 +167,7 @@ class SelfTestRun:
             on_progress(now.fraction_done if now.fraction_done is not None else min(0.99, done / pace.deadline_s))
             if (entry := self._finished(now, seen_running)) is not None:
                 return _result_of(entry, done)
-        await self._abort_in_time()
+        await self._abort_in_time(CALL_LIMIT_S)
         if not seen_running:
             raise _Refused("the disk took the command, but never showed a self-test, running or in its log")
         return SelfTestResult(
@@ -190,25 +192,26 @@ class SelfTestRun:
         )
         return parse_self_tests(document_of(result.stdout, result.exit_code))
 
-    async def _abort_in_time(self) -> None:
+    async def _abort_in_time(self, limit_s: float = ABORT_LIMIT_S) -> None:
         """End the test on the disk, if it is ours. Best effort: what fails here is ended by the disk itself."""
         if not self._started:
             return
         self._started = False
         # A task of its own: inside a task that is being cancelled a time limit could not be told from the cancel.
-        aborting = asyncio.ensure_future(self._abort())
-        done, _ = await asyncio.wait([aborting], timeout=ABORT_LIMIT_S)
-        if not done:
+        aborting = asyncio.ensure_future(self._abort(limit_s))
+        try:
+            await asyncio.wait([aborting], timeout=limit_s)
+        finally:
             aborting.cancel()
             await asyncio.wait([aborting])
-        elif not aborting.cancelled():
+        if not aborting.cancelled():
             aborting.exception()
 
-    async def _abort(self) -> None:
+    async def _abort(self, limit_s: float) -> None:
         if self._by_nvme_cli:
             await self._nvme("device-self-test", "-s", "0xf")
         else:
-            await self._tools.run("smartctl", "-X", *self._target.arguments, timeout_s=ABORT_LIMIT_S, accept=None)
+            await self._tools.run("smartctl", "-X", *self._target.arguments, timeout_s=limit_s, accept=None)
 
 
 def _nvme_log(result: ToolResult) -> SelfTests:

@@ -116,7 +116,8 @@ class Tools:
         return shutil.which(name, path=self.path)
 
     def recording(self, folder: Path) -> Tools:
-        return replace(self, record=folder, _numbers=itertools.count(1))
+        # What others could not kill, a login server's systemctl for instance, is none of the recorder's.
+        return replace(self, record=folder, _numbers=itertools.count(1), _unkillable=[])
 
     async def take_unkillable(self, wait_s: float = 0.0) -> list[str]:
         survivors = list(self._unkillable)

@@ -19,6 +19,7 @@ CORRECTED_LIMIT = 50
 """So many corrected errors in one stage fail it; fewer are a warning."""
 PAGES_QUOTED = 4
 LOAD_NAMES = ("stress-ng", "stressapptest", "fio", "iperf3", "memtester")
+AGENT_NAME = "vetting-agent"
 FATAL_XIDS = frozenset({48, *range(56, 59), 62, 65, 68, 69, 73, 74, *range(79, 82), 92, 95, 119, 120, 140})
 """XIDs that mean broken hardware; 63, 64 and 94 are judged by the GPU's remap and containment state."""
 
@@ -258,6 +259,9 @@ def _oom_kills(new: list[KernelEvent]) -> Iterator[Finding]:
         if event.subject.startswith(LOAD_NAMES):
             text = f"The kernel ran out of memory and killed the load itself, {victim}: this stage proves nothing"
             yield error(ReasonCode.LOAD_OOM_KILLED, "memory", text, event.line)
+        elif event.subject == AGENT_NAME:
+            text = f"The kernel ran out of memory and killed the agent itself, {victim}; its successor took over"
+            yield warning(ReasonCode.KERNEL_FAULT, "kernel", text, event.line)
         elif event.kind is Kind.CGROUP_OOM_KILL:
             text = f"{victim} was killed at the memory limit of its own container"
             yield warning(ReasonCode.KERNEL_FAULT, "kernel", text, event.line)

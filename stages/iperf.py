@@ -81,6 +81,10 @@ class IperfUnreadable(Exception):
     """The child or libiperf said something that makes no sense."""
 
 
+class IperfStalled(IperfUnreadable):
+    """The server answered, and not one byte of the test itself came over."""
+
+
 async def measure(host: Host, request: Request, *, retry_s: float) -> Flow:
     """Run one test in one direction. Raises as `measure_all`."""
     (flow,) = (await measure_all(host, [request], retry_s=retry_s)).values()
@@ -169,7 +173,7 @@ def _parse(result: ToolResult) -> dict[str, Any]:
 def flow_of(answer: dict[str, Any], suffix: str = "") -> Flow:
     """The figures of a report of iperf3 3.1 and later; `suffix` picks the other direction of a test of both.
 
-    Raises IperfUnreadable; a test that moved nothing is one.
+    Raises IperfUnreadable, and IperfStalled for a test that moved nothing.
     """
     try:
         report = answer["report"]
@@ -188,7 +192,7 @@ def flow_of(answer: dict[str, Any], suffix: str = "") -> Flow:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise IperfUnreadable(f"iperf3's report lacks {problem}") from None
     if flow.bytes_moved <= 0 or not 0 < flow.mbps < math.inf:
-        raise IperfUnreadable("iperf3 reports that nothing was moved")
+        raise IperfStalled("iperf3 reports that nothing was moved")
     figures = (flow.mbps, flow.packets, flow.own_cpu, flow.peer_cpu, flow.retransmits or 0)
     if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
         raise IperfUnreadable(f"iperf3 reports figures that cannot be: {flow}")

@@ -84,7 +84,15 @@ def _failed(reading: PortReading, way: str, problem: Exception, how: Drive) -> P
         return replace(reading, at_once_problem=f"{where}: {problem}")
     if isinstance(problem, iperf.IperfUnavailable):
         return replace(reading, unreachable=f"{where}: {problem}")
-    return replace(reading, problems=(*reading.problems, _finding(reading.port.component, problem)))
+    finding = _stalled(reading.port, way, how) if isinstance(problem, iperf.IperfStalled) else None
+    finding = finding or _finding(reading.port.component, problem)
+    return replace(reading, problems=(*reading.problems, finding))
+
+
+def _stalled(port: Port, way: str, how: Drive) -> Finding:
+    """Worse than any rate, and no matter what the port is: the server answered over it before and after the test."""
+    text = f"Not one byte went over {port.name} in {how.seconds} s ({way}), though the iperf3 server answered"
+    return error(ReasonCode.NET_THROUGHPUT_LOW, port.component, text)
 
 
 def _finding(component: str, problem: Exception) -> Finding:

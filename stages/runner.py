@@ -32,7 +32,15 @@ class StageRun:
     called at any time.
     """
 
-    def __init__(self, stage: Stage[Any], raw_parameters: object, context: StageContext) -> None:
+    def __init__(
+        self,
+        stage: Stage[Any],
+        raw_parameters: object,
+        context: StageContext,
+        before: counters.Counters | None = None,
+    ) -> None:
+        """before: the counters from which on faults are charged to this execution; None: from its start on."""
+        self._before = before
         self._stage = stage
         self._raw = raw_parameters
         self._context = context
@@ -58,7 +66,7 @@ class StageRun:
         options = parse_options(self._stage.options, self._stage.name, self._raw)
         self._write(conclusion.OPTIONS, options)
         self._context.plan.set(self._stage.planned_s(options))
-        before = await self._snapshot(conclusion.BEFORE)
+        before = await self._snapshot(conclusion.BEFORE, self._before)
         readings, endings = await self._supervised(options)
         if readings is not None:
             self._write(conclusion.READINGS, readings)
@@ -81,8 +89,8 @@ class StageRun:
         except Exception:  # then it was the counters that the judging could not bear
             return conclusion.conclude(self._stage, options, None, endings, before, None)
 
-    async def _snapshot(self, file_name: str) -> counters.Counters:
-        snapshot = await counters.snapshot(self._context.host, limit_s=SNAPSHOT_LIMIT_S)
+    async def _snapshot(self, file_name: str, known: counters.Counters | None = None) -> counters.Counters:
+        snapshot = known or await counters.snapshot(self._context.host, limit_s=SNAPSHOT_LIMIT_S)
         self._write(file_name, snapshot)
         return snapshot
 

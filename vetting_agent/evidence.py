@@ -68,6 +68,11 @@ class EvidenceStore:
         """The newest folder of each stage in this boot."""
         return dict(self._newest)
 
+    def cut_short(self, stage: str) -> Path | None:
+        """The newest folder of a stage in this boot, if that execution came to no outcome."""
+        folder = self._newest.get(stage)
+        return None if folder is None or (folder / OUTCOME).exists() else folder
+
     def outcome_of(self, stage: str) -> dict[str, Any] | None:
         """The newest outcome of a stage in this boot, as `outcome.json` has it."""
         content = _json(self._newest[stage] / OUTCOME) if stage in self._newest else None

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from probes.counters import Counters
 from probes.host import Host
-from stages import stage_named, stage_of_state
+from stages import conclusion, stage_named, stage_of_state
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.runner import StageRun
 from stages.stage import IperfLender, Level, RunFacts, Stage, StageContext, WipeOverride
@@ -69,6 +70,7 @@ class Executor:
             return Execution(name, None, self.book)
         earlier = self.store.newest()
         refused = refused_serials(self.store.outcome_of(WIPE_STAGE))
+        before = counters_before(self.store.cut_short(name))
         folder = self.store.begin(name)
         context = StageContext(
             host=self.host.with_tools(self.host.tools.recording(folder / "tools")),
@@ -77,7 +79,7 @@ class Executor:
             iperf=self.lender,
             listener=_Listener(name, self.board, self.buffer, self.book),
         )
-        return Execution(name, stage, self.book, StageRun(stage, self._parameters(name), context), context)
+        return Execution(name, stage, self.book, StageRun(stage, self._parameters(name), context, before), context)
 
     def _parameters(self, name: str) -> object:
         """What the claim says for this stage. Malformed parameters are handed on: the stage refuses them in words."""
@@ -176,6 +178,22 @@ class _Listener:
 
     def sample(self, kind: str, key: str, value: float, unit: str) -> None:
         self.buffer.add(kind, key, value, unit)
+
+
+def counters_before(folder: Path | None) -> Counters | None:
+    """The fault counters before an execution that its agent did not live to end; None: there is none, or they are lost.
+
+    What happened since then is charged to the execution that takes its place: a fault may be what ended the agent.
+    """
+    if folder is None:
+        return None
+    from vetting_agent.judge_evidence import Foreign, decoded
+
+    try:
+        before: Counters = decoded((folder / conclusion.BEFORE).read_bytes(), Counters)
+    except (OSError, Foreign):
+        return None
+    return before
 
 
 def refused_serials(outcome: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from image.lab import rows_bmc, rows_cpu, rows_disks, rows_lies, rows_sound
+from image.lab import rows_bmc, rows_control, rows_cpu, rows_disks, rows_lies, rows_network, rows_sound
 from image.lab.row import Row
 
-ROWS: tuple[Row, ...] = (*rows_sound.ROWS, *rows_disks.ROWS, *rows_cpu.ROWS, *rows_lies.ROWS, *rows_bmc.ROWS)
+ROWS: tuple[Row, ...] = (
+    *rows_sound.ROWS,
+    *rows_disks.ROWS,
+    *rows_cpu.ROWS,
+    *rows_lies.ROWS,
+    *rows_network.ROWS,
+    *rows_bmc.ROWS,
+    *rows_control.ROWS,
+)

@@ -21,7 +21,7 @@ from image.vm.machine import DirectBoot, Machine, cpu_seconds, running
 from orchestrator.operator_client import NoServer, OperatorClient
 from orchestrator.operator_messages import RunCreated
 from orchestrator.run_record import OVER
-from vetting_agent.run_view import DirectiveView, RunView
+from vetting_agent.run_view import DirectiveView, LogView, RunView
 from vetting_agent.wire import COMPLETED, FAILED_HOLDING
 
 T = TypeVar("T")
@@ -70,10 +70,17 @@ class Scene:
         """Something that lasts until the row is over."""
         return self.stack.enter_context(context)
 
-    def serve(self) -> services.Orchestrator:
-        """The orchestrator; `boot` starts it if nothing did before."""
+    def orchestrator(self, folder: str = "", port: int | None = None) -> AbstractContextManager[services.Orchestrator]:
+        """One that a story can end and start again; `serve` starts the one that nobody ends."""
+        (self.folder / folder).mkdir(exist_ok=True)
+        return services.orchestrator(self.folder / folder, "127.0.0.1", services.QEMU_GATEWAY, port)
+
+    def serve(self, server: services.Orchestrator | None = None) -> services.Orchestrator:
+        """The orchestrator that the run is created at: the given one, else one that lasts until the row is over."""
+        if server is not None:
+            self._server = server
         if self._server is None:
-            self._server = self.enter(services.orchestrator(self.folder, "127.0.0.1", services.QEMU_GATEWAY))
+            self._server = self.enter(self.orchestrator())
         return self._server
 
     def boot(
@@ -164,11 +171,16 @@ class Scene:
         """An order of the operator: cancel, retry (stage=, wipe=, serials=), shutdown, abort."""
         return self._client().post(f"/runs/{self.run_id}/directives", {"cmd": cmd, **more}, DirectiveView)
 
+    def logs(self) -> list[LogView]:
+        """What the agent has logged so far, in the order of its arrival."""
+        return self._client().get(f"/runs/{self.run_id}/logs", list[LogView], limit=1000)
+
     def until(self, what: str, true: Callable[[RunView], bool], limit_s: float = 600.0) -> RunView:
         """Wait for something of the run. Raises WrongTurn when time is up or the machine has ended."""
         deadline = min(time.monotonic() + limit_s, self._began + self.limit_s)
         while True:
             view = self.view()
+            self.used_cpu_s()  # of a machine that powers itself off nothing can be asked afterwards
             if true(view):
                 self.marks[what] = round(time.monotonic() - self._began, 1)
                 return view

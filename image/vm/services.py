@@ -64,6 +64,12 @@ class Orchestrator:
     data: Path
     url: str
     fingerprint: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     def ask(self, *words: str) -> Any:
         """A `vetting-orchestrator` command with --json. Raises NoService."""
@@ -80,13 +86,13 @@ class Orchestrator:
 
 
 @contextlib.contextmanager
-def orchestrator(folder: Path, listen: str, seen_as: str) -> Iterator[Orchestrator]:
-    """An orchestrator while the block lasts. `seen_as`: the address that the guest reaches it at."""
-    port = _free_port(listen)
+def orchestrator(folder: Path, listen: str, seen_as: str, port: int | None = None) -> Iterator[Orchestrator]:
+    """An orchestrator while the block lasts, with its data in the folder. `seen_as`: where the guest reaches it."""
+    port = port or _free_port(listen)
     data = folder / "orchestrator"
     argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(data), "--listen", f"{listen}:{port}"]
     argv += ["--url", f"https://{seen_as}:{port}", "--json"]
-    with (folder / "orchestrator.err").open("wb") as errors:
+    with (folder / "orchestrator.err").open("ab") as errors:
         server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     try:
         assert server.stdout is not None
@@ -94,7 +100,7 @@ def orchestrator(folder: Path, listen: str, seen_as: str) -> Iterator[Orchestrat
         if not line:
             raise NoService((folder / "orchestrator.err").read_text(errors="replace").strip())
         info = json.loads(line)
-        yield Orchestrator(data, info["url"], info["fingerprint"])
+        yield Orchestrator(data, info["url"], info["fingerprint"], server)
     finally:
         server.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from probes import counters
 from probes.host import Host
 from stages.outcome import Outcome, ReasonCode, Severity, Verdict
 from stages.runner import StageRun
@@ -93,6 +94,20 @@ async def through(root: Path, evidence: Path, fault: Fault) -> Outcome:
 def serious(outcome: Outcome) -> list[tuple[ReasonCode, Severity, str]]:
     found = [one for one in outcome.findings if one.severity is not Severity.INFO]
     return [(one.reason_code, one.severity, one.component) for one in found]
+
+
+async def test_a_fault_of_an_execution_that_was_cut_short_is_charged_to_the_next(root: Path, tmp_path: Path) -> None:
+    host = host_in(root)
+    before = await counters.snapshot(host, limit_s=5.0)
+    line(OLD_LINE)(root)  # and then the agent is killed
+
+    async def run(context: StageContext, options: Options) -> Outcome:
+        return Outcome("all is well")
+
+    context, _ = stage_context(tmp_path / "evidence", host)
+    assert (await StageRun(stage(run), None, context).run()).verdict is Verdict.PASS, "old lines are nobody's"
+    outcome = await StageRun(stage(run), None, context, before).run()
+    assert [one.reason_code for one in outcome.errors] == [ReasonCode.MCE_UNCORRECTED]
 
 
 async def test_a_fault_counts_even_where_the_judge_of_the_stage_crashes(root: Path, tmp_path: Path) -> None:
@@ -205,6 +220,13 @@ FATAL_LINE = f"pcieport {PORT}: AER: PCIe Bus Error: severity=Uncorrected (Fatal
                 "recorded server whose kernel, out of memory, kills a process that is none of the load",
             ),
             id="oom",
+        ),
+        pytest.param(
+            line("Out of memory: Killed process 18 (vetting-agent) total-vm:1kB"),
+            ReasonCode.KERNEL_FAULT,
+            WARNING,
+            "kernel",
+            id="oom of the agent",
         ),
         pytest.param(
             line("Out of memory: Killed process 17 (stressapptest) total-vm:1kB"),

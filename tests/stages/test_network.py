@@ -388,14 +388,26 @@ async def test_a_broken_client_is_unknown(
     assert [found for found in codes(outcome) if found[1] is not Severity.INFO] == [(code, Severity.ERROR)]
 
 
-def test_a_report_that_moved_nothing_is_no_measurement() -> None:
-    end = {
-        "sum_sent": {"bytes": 0, "retransmits": 0},
-        "sum_received": {"bytes": 0, "bits_per_second": 0.0},
-        "cpu_utilization_percent": {"host_total": 1.0, "remote_total": 1.0},
-    }
-    with pytest.raises(iperf.IperfUnreadable, match="nothing was moved"):
-        iperf.flow_of({"report": {"start": {"tcp_mss_default": 1448}, "end": end}, "version": "3.12"})
+MOVED_NOTHING = {
+    "report": {
+        "start": {"tcp_mss_default": 1448},
+        "end": {
+            "sum_sent": {"bytes": 0, "retransmits": 0},
+            "sum_received": {"bytes": 0, "bits_per_second": 0.0},
+            "cpu_utilization_percent": {"host_total": 1.0, "remote_total": 1.0},
+        },
+    },
+    "version": "3.12",
+}
+
+
+async def test_a_test_that_moved_nothing_is_a_fault_of_the_network(
+    wire: Wire, tmp_path: Path, stand_ins: StandIns
+) -> None:
+    client = stand_ins.python("client", f"print({json.dumps(MOVED_NOTHING)!r})")
+    outcome, _ = await vet(wire.host(tmp_path / "host", stand_ins.tools(), python=client), tmp_path)
+    assert codes(outcome) == [(ReasonCode.NET_THROUGHPUT_LOW, Severity.ERROR)]
+    assert "Not one byte" in outcome.message
 
 
 def test_recorded_report() -> None:

@@ -18,11 +18,13 @@ from tests.support.smartctl_player import (
     CRASHES,
     HANGS,
     NO_SUCH_DEVICE,
+    RECORDINGS,
     STARTED,
     Frame,
     Player,
     ata_poll,
     ata_row,
+    exit_of,
     frame,
     half,
     played,
@@ -164,6 +166,7 @@ def nvme_log(operation: int, *rows: dict[str, Any]) -> Frame:
     return {"out": json.dumps(document), "exit": 0}
 
 
+NVME_DEVICE = {"name": "/dev/nvme0", "type": "nvme", "protocol": "NVMe"}
 GOOD_ROW = {"Self test result": 0, "Self test code": 1, "Power on hours": 3149}
 HAS_TESTS: Frame = {"out": json.dumps({"oacs": 0x17}), "exit": 0}
 
@@ -199,6 +202,19 @@ async def test_nvme_self_tests_that_do_not_pass(machine: Host, player: Player, t
     outcome, _ = await run(machine, tmp_path, FAST)
     told = {(finding.component, finding.severity, finding.reason_code) for finding in outcome.findings}
     assert told == {(f"disk:N{number}", severity, code) for number, (_, severity, code) in enumerate(cases)}
+
+
+@spares(ReasonCode.SMART_SELF_TEST_NOT_RUN, "smartctl 7.4 says of QEMU's NVMe disk that it has no self-tests")
+async def test_an_nvme_disk_without_self_tests_is_told_so(machine: Host, player: Player, tmp_path: Path) -> None:
+    said: Frame = {"out": (RECORDINGS / "nvme-no-self-test.out").read_text(), "exit": exit_of("nvme-no-self-test")}
+    smartctl = {"version": [7, 4], "exit_status": 0}
+    read, poll = played("nvme-healthy", smartctl=smartctl), frame({"smartctl": smartctl, "device": NVME_DEVICE})
+    player.scanned(("/dev/nvme0", "nvme"))
+    player.device(NVME, read=[read], start=[said], poll=[poll], abort=[said])
+    outcome, _ = await run(machine, tmp_path, Options(poll_s=0.05, deadline_factor=0.01))
+    assert outcome.verdict is Verdict.PASS, outcome.findings
+    assert codes(outcome, Severity.INFO) == {ReasonCode.SMART_SELF_TEST_NOT_RUN}
+    assert player.calls("smartctl", "-X") == []
 
 
 async def test_no_nvme_cli_where_it_is_needed(

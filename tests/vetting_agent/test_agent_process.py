@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent_rig import TOKEN, agent_process
+from tests.support.agent_rig import TOKEN, AgentPlace, agent_process
 from tests.support.certificates import make
 from tests.support.fake_orchestrator import refusal
 from tests.support.scenes import KEY, LONG, alive, load_of, loaded, orchestrator, reach, scene, shut_down
@@ -88,6 +88,8 @@ async def test_a_killed_agent_leaves_no_load_and_its_successor_resumes_there(tmp
             await shut_down(server, agent)
     assert [one["stage"] for one in server.results] == ["Inventory", "SMART", "CPUStress"]
     assert all(one["components"] == ["disk:S", "nic:M"] for one in server.results)
+    cut, whole = sorted(AgentPlace(tmp_path).evidence.glob("run-7/*-SMART/counters-before.json"))
+    assert whole.read_text() == cut.read_text(), "what came over the host since the first attempt counts"
     warnings = [line["text"] for line in server.lines.values() if line["level"] == "warn"]
     assert any("resuming" in text and "SMART" in text for text in warnings)
     first, second = server.of("hello")
