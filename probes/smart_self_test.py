@@ -35,6 +35,8 @@ LOST_AFTER = 3
 """Polls in a row that may fail."""
 NVME_SINCE = (7, 4)
 NVME_OACS_SELF_TEST = 1 << 4
+# What smartctl 7.4 prints, and with exit code 0, for an NVMe controller that has none.
+NO_SELF_TESTS = "self-tests not supported"
 NOT_SUPPORTED = ("not supported", "unsupported", "invalid command opcode", "invalid opcode", "invalid_opcode")
 
 
@@ -116,7 +118,8 @@ class SelfTestRun:
         result = await self._send_start()
         bad = BIT_COMMAND_LINE | BIT_OPEN | BIT_COMMAND_FAILED
         code = result.exit_code if result.exit_code is not None else bad
-        if code & bad if not self._by_nvme_cli else code:
+        refused = code if self._by_nvme_cli else code & bad or NO_SELF_TESTS in result.stdout.lower()
+        if refused:
             self._started = False
             raise self._refusal(result)
 
