@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -57,8 +58,7 @@ class BadDisk:
 
 def bad_disk(scene: Scene, size: int, **faults: Any) -> BadDisk:
     """A blank one that lasts as long as the scene."""
-    folder = scene.folder / "bad-disk"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="bad-disk.", dir=scene.folder))
     one = BadDisk(folder / "image", size, folder)
     with one.file.open("wb") as made:
         made.truncate(size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from image.lab.bad_disk import bad_disk
 from image.lab.row import PASSES, Group, fails, warns
 from image.lab.scene import Scene, WrongTurn
-from image.lab.wiping import expected
+from image.lab.wiping import boot_to_write, expected, must_be_all, must_be_written
 from image.vm.disks import Disk
 from image.vm.machine import Machine
 
@@ -118,6 +118,59 @@ def one_request_stalls(scene: Scene) -> None:
     bad.must_have_hit("stall")
 
 
+@GROUP.row("writes to one place fail (EIO), reads do not", fails("Storage", "disk_io_error", "disk:BAD1"))
+def write_error(scene: Scene) -> None:
+    bad = bad_disk(scene, SIZE, eio_write=[[40 * MIB, 4096]])
+    boot_to_write(scene, Machine(disks=(bad.disk("nvme", "BAD1"),)), [expected("BAD1", SIZE)])
+    scene.until_ended()
+    bad.must_have_hit("eio_write")
+
+
+@GROUP.row(
+    "silent corruption: one bit of what is written to one place is turned over",
+    fails("Storage", "disk_verify_mismatch", "disk:BAD1"),
+)
+def silent_corruption(scene: Scene) -> None:
+    bad = bad_disk(scene, SIZE, alter=[[40 * MIB, 4096]])
+    boot_to_write(scene, Machine(disks=(bad.disk("nvme", "BAD1"),)), [expected("BAD1", SIZE)])
+    said = scene.finding(scene.until_ended(), "Storage", "disk_verify_mismatch")["message"]
+    bad.must_have_hit("alter")
+    if "altered" not in said:
+        raise WrongTurn(f"the kind of the fault is not named: {said}")
+
+
+@GROUP.row(
+    "writes to one place are acknowledged and lost",
+    fails("Storage", "disk_verify_mismatch", "disk:BAD1"),
+)
+def dropped_writes(scene: Scene) -> None:
+    bad = bad_disk(scene, SIZE, drop=[[40 * MIB, 4096]])
+    boot_to_write(scene, Machine(disks=(bad.disk("sata", "BAD1"),)), [expected("BAD1", SIZE)])
+    scene.until_ended()
+    bad.must_have_hit("drop")
+
+
+@GROUP.row(
+    "a disk sells 256 MiB and has 96: beyond them it begins at its start again",
+    fails("Storage", "disk_capacity_fraud", "disk:FRAUD1", also=("disk_verify_mismatch",)),
+)
+def capacity_fraud(scene: Scene) -> None:
+    bad = bad_disk(scene, 256 * MIB, real_size=96 * MIB)
+    boot_to_write(scene, Machine(disks=(bad.disk("nvme", "FRAUD1"),)), [expected("FRAUD1", 256 * MIB)])
+    scene.until_ended()
+    bad.must_have_hit("real_size")
+
+
+@GROUP.row("none: a disk with sectors of 4 KiB is read, written and verified", PASSES)
+def sectors_of_4_kib(scene: Scene) -> None:
+    disk = Disk("nvme", "FOURK1", SIZE, options="logical_block_size=4096,physical_block_size=4096")
+    boot_to_write(scene, Machine(disks=(disk,)), [expected("FOURK1", SIZE)])
+    scene.until_ended()
+    scene.sh("grep -q 4096 /sys/block/nvme0n1/queue/logical_block_size")
+    must_be_written(scene, 0, 2 * SIZE)
+    must_be_all(scene.folder / "disk0.img")
+
+
 ROWS = (
     disk_missing,
     disk_of_wrong_size,
@@ -130,4 +183,9 @@ ROWS = (
     disk_not_slow,
     disk_slow_in_one_zone,
     one_request_stalls,
+    write_error,
+    silent_corruption,
+    dropped_writes,
+    capacity_fraud,
+    sectors_of_4_kib,
 )
