@@ -25,7 +25,7 @@ image_files="/usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu /usr/share/OVMF/OVMF_CO
     /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
     /usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-python-plugin.so=nbdkit-plugin-python"
 # Services that Debian's packages would switch on; nobody who runs this asked for a daemon.
-services="smartmontools=smartmontools.service openssh-server=ssh.service nftables=nftables.service"
+services="smartmontools=smartmontools.service lvm2=lvm2-monitor.service openssh-server=ssh.service nftables=nftables.service"
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
