@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from image.lab.gates import gate, let_through, until_waiting
 from image.lab.row import PASSES, Group, fails, warns
 from image.lab.scene import Scene, WrongTurn
 from image.vm.disks import Disk
@@ -17,17 +18,6 @@ NVME = Disk("nvme", "VETNVME1", 64 * MIB)
 RECORDINGS = Path(__file__).resolve().parents[2] / "tests/fixtures/tools/smartctl"
 """What real smartctl said of real disks; each has its origin beside it."""
 
-WAITS_BEFORE_THE_SECOND_READING = """#!/bin/sh
-# The real smartctl; from the second reading on it waits until the lab has done its work.
-case " $* " in *" -x "*)
-    if [ -e /run/lab-read ]; then
-        touch /run/lab-again
-        until [ -e /run/lab-go ]; do sleep 0.2; done
-    fi
-    touch /run/lab-read
-esac
-exec /usr/sbin/smartctl "$@"
-"""
 PLAYER = """#!/bin/sh
 # Searches and versions are the real smartctl's; what it says of a disk is a recording.
 case " $* " in *" -x "*)
@@ -74,11 +64,11 @@ def nvme_critical_warning_before(scene: Scene) -> None:
     fails("SMART", "nvme_critical_warning", "disk:VETNVME1"),
 )
 def nvme_critical_warning_in_smart(scene: Scene) -> None:
-    tools = {"smartctl": WAITS_BEFORE_THE_SECOND_READING}
+    tools = gate("smartctl", word="-x", call=2)
     scene.boot(Machine(disks=(NVME,)), "SMART", parameters={"SMART": {"self_test": "short"}}, tools=tools)
-    scene.sh("until [ -e /run/lab-again ]; do sleep 0.2; done", limit_s=300)
+    until_waiting(scene)
     scene.monitor.set("disk0", "smart_critical_warning", 1)
-    scene.sh("touch /run/lab-go")
+    let_through(scene)
     scene.walk()
 
 
@@ -87,9 +77,10 @@ def nvme_critical_warning_in_smart(scene: Scene) -> None:
     fails("Storage", "nvme_critical_warning", "disk:VETNVME1"),
 )
 def nvme_critical_warning_in_storage(scene: Scene) -> None:
-    scene.boot(Machine(disks=(NVME,)), "SMART,Storage")
-    scene.until_running("Storage")
+    scene.boot(Machine(disks=(NVME,)), "SMART,Storage", tools=gate("fio"))
+    until_waiting(scene)
     scene.monitor.set("disk0", "smart_critical_warning", 8)
+    let_through(scene)
     scene.walk()
 
 
