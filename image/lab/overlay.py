@@ -33,6 +33,7 @@ Before=vetting-agent.service
 After=systemd-modules-load.service
 [Service]
 Type=oneshot
+RemainAfterExit=yes
 ExecStart=/bin/bash -ex /usr/local/lib/lab/before
 StandardOutput=journal+console
 """,
