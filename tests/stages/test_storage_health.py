@@ -66,6 +66,18 @@ def test_a_count_that_stood_and_rises_is_charged() -> None:
     assert found(before, after) == [(ReasonCode.DISK_MEDIA_ERRORS, Severity.ERROR)]
 
 
+def test_a_fault_that_stood_and_grows_is_charged() -> None:
+    def failing(pending: int) -> Reading:
+        document = recording("ata-failing-hdd")
+        [row] = [row for row in document["ata_smart_attributes"]["table"] if row["id"] == 197]
+        row["raw"] = {"value": pending, "string": str(pending)}
+        one = frame(document)
+        return Reading(TARGET, parse_report(one["out"], one["exit"]))
+
+    assert found(failing(8), failing(8)) == []
+    assert found(failing(8), failing(9)) == [(ReasonCode.DISK_MEDIA_ERRORS, Severity.ERROR)]
+
+
 def test_a_disk_that_tells_nothing_any_more_is_unknown_and_one_that_left_is_told_once() -> None:
     silent = Reading(TARGET, None, "smartctl did not answer within 60 s")
     away = replace(silent, unreachable=True)
