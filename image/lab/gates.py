@@ -1,4 +1,7 @@
-"""Stops the agent at a tool until the lab has done something to the machine: injection at the exact moment."""
+"""Stops the agent at a tool until the lab has done something to the machine: injection at the exact moment.
+
+The tool's own time goes on meanwhile: Storage gives its first fio 20 s, and the second one its duration on top.
+"""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ def nvme_critical_warning_in_smart(scene: Scene) -> None:
     fails("Storage", "nvme_critical_warning", "disk:VETNVME1"),
 )
 def nvme_critical_warning_in_storage(scene: Scene) -> None:
-    scene.boot(Machine(disks=(NVME,)), "SMART,Storage", tools=gate("fio"))
+    patient = {"Storage": {"duration_s": 20.0}}
+    scene.boot(Machine(disks=(NVME,)), "SMART,Storage", parameters=patient, tools=gate("fio", call=2))
     until_waiting(scene)
     scene.monitor.set("disk0", "smart_critical_warning", 8)
     let_through(scene)

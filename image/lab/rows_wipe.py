@@ -222,7 +222,8 @@ def exchanged_in_storage(scene: Scene) -> None:
     assert new.file is not None
     before = sum_of(new.file)
     leaving = Disk("nvme", "VETNVME1", SIZE, can_leave=True)
-    boot_to_write(scene, Machine(disks=(leaving,)), [expected("VETNVME1", SIZE)], tools=gate("fio"))
+    claim, patient = [expected("VETNVME1", SIZE)], {"duration_s": 40.0}
+    boot_to_write(scene, Machine(disks=(leaving,)), claim, storage=patient, tools=gate("fio", call=2))
     until_waiting(scene)
     _exchange(scene, str(new.file), "VETNVME1")
     let_through(scene)
