@@ -96,14 +96,18 @@ def nvme_over_temperature(scene: Scene) -> None:
         before="until [ -e /dev/nvme0 ]; do sleep 0.2; done; nvme set-feature /dev/nvme0 -f 4 --value=300\n",
     )
     view = scene.walk()
+    scene.sh(PREPARED)
     said = scene.finding(view, "SMART", "nvme_critical_warning")["message"]
     if "temperature" not in said:
         raise WrongTurn(f"the warning is not about temperature: {said}")
 
 
+PREPARED = "systemctl is-active --quiet lab-before"
+"""The script that runs before the agent came to its end without an error."""
 SCSI_DEBUG = """modprobe scsi_debug dev_size_mb=16
 until [ -e /dev/sda ]; do sleep 0.2; done
-sg_wr_mode -p 0x1c -c 1c,0a,{exceptions},00,00,00,00,00,00,00,00,01 /dev/sda
+printf '\\0\\0\\0\\0\\x1c\\x0a\\x{exceptions}\\0\\0\\0\\0\\0\\0\\0\\0\\x01' >/run/lab-page
+sg_raw -s 16 -i /run/lab-page /dev/sda 15 10 00 00 10 00
 """
 """A SCSI disk in the guest's own memory, and its page of informational exceptions: reporting is switched on by 10h;
 with 04h on top of it the disk pretends that it fails, as the standard has it."""
@@ -115,6 +119,7 @@ with 04h on top of it the disk pretends that it fails, as the standard has it.""
 def scsi_failure_predicted(scene: Scene) -> None:
     scene.boot(Machine(disks=(NVME,)), "SMART", before=SCSI_DEBUG.format(exceptions="14"))
     scene.walk()
+    scene.sh(PREPARED)
 
 
 @GROUP.row("none: scsi_debug without a failure prediction", PASSES)
