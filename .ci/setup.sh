@@ -18,14 +18,15 @@ vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptes
 test_tools="chromium=chromium gcc=gcc sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables
     openssl=openssl losetup=mount cpio=cpio ipmi_sim=openipmi"
 image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
-    git=git qemu-system-x86_64=qemu-system-x86 dnsmasq=dnsmasq-base nbdkit=nbdkit swtpm=swtpm ipmi_sim=openipmi
+    git=git mkfs.vfat=dosfstools mkfs.ext4=e2fsprogs cryptsetup=cryptsetup-bin pvcreate=lvm2
+    qemu-system-x86_64=qemu-system-x86 dnsmasq=dnsmasq-base nbdkit=nbdkit swtpm=swtpm ipmi_sim=openipmi
     ssh=openssh-client ssh-keygen=openssh-client"
 # path=package: these bring no command
 image_files="/usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu /usr/share/OVMF/OVMF_CODE_4M.fd=ovmf
     /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
     /usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-python-plugin.so=nbdkit-plugin-python"
 # Services that Debian's packages would switch on; nobody who runs this asked for a daemon.
-services="smartmontools=smartmontools.service openssh-server=ssh.service nftables=nftables.service"
+services="smartmontools=smartmontools.service lvm2=lvm2-monitor.service openssh-server=ssh.service nftables=nftables.service"
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {

@@ -28,8 +28,8 @@ LOST_AFTER = 3
 """Polls in a row that may fail."""
 NVME_SINCE = (7, 4)
 NVME_OACS_SELF_TEST = 1 << 4
-NO_NVME_SELF_TEST = "Self-tests not supported"
-"""All that smartctl 7.4 says of an NVMe controller without self-tests (OACS bit 4 is 0), with exit code 0."""
+# What smartctl 7.4 prints, and with exit code 0, for an NVMe controller that has none.
+NO_SELF_TESTS = "self-tests not supported"
 NOT_SUPPORTED = ("not supported", "unsupported", "invalid command opcode", "invalid opcode", "invalid_opcode")
 
 
@@ -111,7 +111,8 @@ class SelfTestRun:
         result = await self._send_start()
         bad = BIT_COMMAND_LINE | BIT_OPEN | BIT_COMMAND_FAILED
         code = result.exit_code if result.exit_code is not None else bad
-        if (code & bad if not self._by_nvme_cli else code) or NO_NVME_SELF_TEST in result.stdout:
+        refused = code if self._by_nvme_cli else code & bad or NO_SELF_TESTS in result.stdout.lower()
+        if refused:
             self._started = False
             raise self._refusal(result)
 

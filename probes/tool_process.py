@@ -10,10 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from probes.tool_result import ToolUnkillable
 
 OUTPUT_LIMIT = 8 * 2**20
 KILL_WAIT_S = 1.5
+STARVED_WAIT_S = 15.0
+"""For processes that nothing but a busy machine keeps from dying. What hangs in the kernel is not waited for."""
+LOOK_S = 0.2
 TERM_WAIT_S = 5.0
 
 
@@ -85,16 +90,34 @@ class Process:
         return await self.wait()
 
     async def kill_and_wait(self) -> None:
-        """Kill all and wait for it, for at most KILL_WAIT_S. Raises ToolUnkillable."""
+        """Kill all and wait until it is gone. Raises ToolUnkillable after KILL_WAIT_S where one of its processes
+        sits in an uninterruptible call, and after STARVED_WAIT_S in any case."""
         self.kill()
-        try:
-            async with asyncio.timeout(KILL_WAIT_S):
+        waited_s, sleeping = 0.0, self._uninterruptible()
+        while not await self._gone_within(KILL_WAIT_S if not waited_s else LOOK_S):
+            waited_s += LOOK_S if waited_s else KILL_WAIT_S
+            before, sleeping = sleeping, self._uninterruptible()
+            if before & sleeping or waited_s >= STARVED_WAIT_S:
+                said = "a process of it hangs in the kernel" if before & sleeping else "the machine does not end it"
+                raise ToolUnkillable(self.tool, f"{self.tool} is still there {waited_s:.1f} s after SIGKILL: {said}")
+
+    async def _gone_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self.wait()
-        except TimeoutError:
-            raise ToolUnkillable(
-                self.tool,
-                f"{self.tool} is still there {KILL_WAIT_S} s after SIGKILL: a process of it hangs in the kernel",
-            ) from None
+                return True
+        return False
+
+    def _uninterruptible(self) -> set[int]:
+        """The processes of it that sleep where no signal reaches them. One may do so for a moment only."""
+        found = set()
+        with contextlib.suppress(psutil.Error):
+            whole = psutil.Process(self._process.pid)
+            for one in (whole, *whole.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    if one.status() == psutil.STATUS_DISK_SLEEP:
+                        found.add(one.pid)
+        return found
 
     def _read_status(self) -> Ended:
         words = os.read(self._status_fd, 256).decode().split()

@@ -25,7 +25,6 @@ PENDING_ECC = "Current_Pending_ECC_Cnt"
 SECTORS_PENDING = "sectors pending"
 ERRORS_REPORTED = "errors reported as uncorrectable"
 NVME_MEDIA_ERRORS = "NVMe media errors"
-REPLACED, LINK, CRITICAL = "sectors replaced", "CRC errors on its link", "bits of its NVMe critical warning"
 
 
 def counted(report: SmartReport, number: int) -> int | None:
@@ -52,19 +51,6 @@ def media_errors(report: SmartReport) -> dict[str, int]:
 def reallocated(report: SmartReport) -> int | None:
     """Sectors that the disk has replaced, None where it does not count them."""
     return report.scsi.grown_defects if report.scsi else counted(report, REALLOCATED)
-
-
-def gain_counts(report: SmartReport) -> dict[str, int]:
-    """The counters of which a rise under load speaks against the disk, by what they count."""
-    counts: dict[str, int | None] = {
-        **media_errors(report),
-        REPLACED: reallocated(report),
-        LINK: counted(report, LINK_CRC),
-        CRITICAL: report.nvme.critical_warning if report.nvme else None,
-    }
-    if misuses_pending(report):
-        counts.pop(SECTORS_PENDING, None)
-    return {what: count for what, count in counts.items() if count is not None}
 
 
 def misuses_pending(report: SmartReport) -> bool:

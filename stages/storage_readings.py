@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from probes.disks import Disk
 from stages.fio import IoError, Job
 from stages.outcome import Finding
+from stages.smart_judge import Case
 from stages.stage import ExpectedDisk
 from stages.stamps import Proof, Wrong
 from stages.storage_disk import Subject
 from stages.storage_plan import ReadPlan, Speed
-from stages.storage_smart import SmartCounts
 from stages.wipe_guard import Refused
 
 
@@ -81,5 +81,5 @@ class StorageReadings:
     kernel_log_unreadable: str = ""
     kernel_lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the kernel logged of a disk's errors during the test, by component."""
-    smart: Mapping[str, SmartCounts] = field(default_factory=dict)
-    """What the disks count themselves, before and after, by component; of those that tell."""
+    health: tuple[Case, ...] = ()
+    """What the disks said of themselves before and after; those that said nothing before are left out."""

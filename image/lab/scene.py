@@ -93,13 +93,14 @@ class Scene:
         tools: Mapping[str, str] | None = None,
         over_network: bool = False,
         bare: bool = False,
+        extra: str = "",
         **run: Any,
     ) -> None:
         """Create a run and start a machine for it.
 
         stages: "SMART,Storage"; None: all. parameters are laid over RELAXED. before: a shell script in the guest,
-        ahead of the agent. tools: see overlay.initrd. bare: the image as it is, without the door. run: more fields of
-        orchestrator.run_creation.RunRequest.
+        ahead of the agent. tools: see overlay.initrd. bare: the image as it is, without the door. extra: more
+        kernel parameters. run: more fields of orchestrator.run_creation.RunRequest.
         """
         created = self._create(machine, stages, parameters or {}, run)
         machine = replace(machine, accel=self.accel)
@@ -108,7 +109,7 @@ class Scene:
         else:
             base = self.image / "initrd"
             initrd = base if bare else overlay.initrd(base, self.folder, before, tools or {})
-            machine = replace(machine, door=not bare, direct=self._direct(machine, initrd, created.cmdline))
+            machine = replace(machine, door=not bare, direct=self._direct(machine, initrd, created.cmdline, extra))
         self._began = time.monotonic()
         self._qemu = self.enter(running(machine, self.folder))
         self._monitor = self.enter(contextlib.closing(Monitor(self.folder / "qmp")))
@@ -127,9 +128,9 @@ class Scene:
         self.run_id = made.run_id
         return made
 
-    def _direct(self, machine: Machine, initrd: Path, parameters: str) -> DirectBoot:
+    def _direct(self, machine: Machine, initrd: Path, parameters: str, extra: str) -> DirectBoot:
         template = (self.image / "boot.ipxe").read_text()
-        script = services.boot_script(template, "", parameters, "")
+        script = services.boot_script(template, "", parameters, extra)
         match = re.search(r"^kernel \S+ initrd=\S+ (.*?) \|\|", script, re.MULTILINE)
         if match is None:
             raise WrongTurn("boot.ipxe has no kernel line")

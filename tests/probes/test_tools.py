@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from probes.host import REAL_PROC
+from probes.tool_process import KILL_WAIT_S
 from probes.tools import (
     Isolation,
     ToolFailed,
@@ -159,6 +160,21 @@ async def test_a_daemon_that_a_tool_leaves_behind_is_ended(stand_ins: StandIns, 
     result = await stand_ins.tools(isolation).run("daemonises", mark, timeout_s=20)
     assert result.stdout == "done\n"
     assert marked(mark) == []
+
+
+@pytest.mark.parametrize("isolation", BOTH)
+async def test_a_tool_that_a_busy_machine_is_slow_to_end_is_not_called_unkillable(
+    stand_ins: StandIns, isolation: Isolation
+) -> None:
+    stand_ins.python("sleeper", "import time; time.sleep(300)")
+    tools = stand_ins.tools(isolation)
+    mine = {one.pid for one in psutil.Process().children()}
+    async with tools.start("sleeper"):
+        [init] = [one for one in psutil.Process().children() if one.pid not in mine]
+        # Stopped it cannot act, as if it got no processor; and it does not sleep in the kernel.
+        init.suspend()
+        asyncio.get_running_loop().call_later(KILL_WAIT_S + 0.5, init.resume)
+    assert tools.take_unkillable() == []
 
 
 @pytest.mark.parametrize("isolation", BOTH)

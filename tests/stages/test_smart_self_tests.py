@@ -146,6 +146,19 @@ async def test_a_disk_without_self_test_is_told_so(machine: Host, player: Player
     assert codes(outcome, Severity.INFO) == {ReasonCode.SMART_SELF_TEST_NOT_RUN}
 
 
+async def test_an_nvme_disk_without_self_test_is_told_so_by_smartctl_itself(
+    machine: Host, player: Player, tmp_path: Path
+) -> None:
+    # smartctl 7.4 on a QEMU NVMe disk: exit code 0, and no test.
+    said = "smartctl 7.4 2023-08-01 r5530\n\nSelf-tests not supported\n\n"
+    new = {**recording("nvme-micron")["smartctl"], "version": [7, 4]}
+    one_disk(player, NVME, read=[played("nvme-micron", smartctl=new)], start=[{"out": said, "exit": 0}])
+    outcome, _ = await run(machine, tmp_path, FAST)
+    assert outcome.verdict is Verdict.PASS, outcome.findings
+    assert codes(outcome, Severity.INFO) == {ReasonCode.SMART_SELF_TEST_NOT_RUN}
+    assert player.calls("smartctl", "-l") == []
+
+
 async def test_a_slow_disk_is_left_out_where_only_quick_ones_are_asked_for(
     machine: Host, player: Player, tmp_path: Path
 ) -> None:
