@@ -203,14 +203,14 @@ RECOVERABLE = "mce -b 0 9 0xbd000000000000c0 0x5 0x31111000 0x8c"
 
 
 @GROUP.row(
-    "an uncorrected machine check, and the agent is killed before it can tell of it",
-    fails("CPUStress", "mce_uncorrected"),
+    "a memory page is lost to a machine check, and the agent is killed before it can tell of it",
+    fails("CPUStress", "ecc_uncorrected", "memory", also=("mce_uncorrected",)),
 )
 def control_fault_before_kill(scene: Scene) -> None:
     _under_load(scene, Machine(cpu_model="Haswell-noTSX"), SHORT_S)
     scene.sh(FREEZE)
     scene.monitor.hmp(RECOVERABLE)
-    scene.sh("for one in $(seq 30); do dmesg | grep 'Machine Check' && exit; sleep 1; done; exit 1")
+    scene.sh("for one in $(seq 30); do dmesg | grep 'Memory failure: 0x31111' && exit; sleep 1; done; exit 1")
     _ended_by(scene, KILL)
     scene.walk()
 
