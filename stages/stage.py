@@ -11,10 +11,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from probes.host import Host
-from stages.outcome import Outcome
+
+if TYPE_CHECKING:  # the levels below are needed by an agent that has not yet claimed a run; outcomes are not
+    from stages.outcome import Outcome
 
 
 class Level(StrEnum):

@@ -14,15 +14,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from probes.host import Host
-from stages.stage import ExpectedDisk, Level, RunFacts, Stage
 from vetting_agent import wire
 from vetting_agent.claiming import Claimer, Identity
 from vetting_agent.client import Backoff, Client
-from vetting_agent.control import Control, End
 from vetting_agent.errors import (
     EXIT_CRASHED,
     EXIT_DONE,
@@ -30,23 +28,25 @@ from vetting_agent.errors import (
     FinalRefusal,
     Rejected,
 )
-from vetting_agent.evidence import EvidenceStore
-from vetting_agent.execution import Executor
-from vetting_agent.heartbeat import Heartbeat
 from vetting_agent.hold import Hold, Holder, NoHold
-from vetting_agent.iperf_slot import Lender
 from vetting_agent.key_file import KeyFile
 from vetting_agent.local import Local, Teller
 from vetting_agent.lock import TokenStore
 from vetting_agent.logs import Forwarder, LogBook, Stderr
 from vetting_agent.params import BootParams
 from vetting_agent.pinning import Way
-from vetting_agent.power import power_off
 from vetting_agent.redact import Redactor
 from vetting_agent.ssh_door import door_of
 from vetting_agent.status import Directives, StatusBoard
-from vetting_agent.thermal import SampleBuffer, Thermal
 from vetting_agent.wire import LogLine
+
+# What only a claimed run needs is imported after the claim, where it is used: a host in the boot is waited for.
+if TYPE_CHECKING:
+    from stages.stage import RunFacts, Stage
+    from vetting_agent.control import Control, End
+    from vetting_agent.evidence import EvidenceStore
+    from vetting_agent.heartbeat import Heartbeat
+    from vetting_agent.thermal import SampleBuffer
 
 HEARTBEAT_S, SENSOR_S, LOG_S = 10.0, 5.0, 2.0
 INTERVAL_BOUNDS_S = (0.05, 3600.0)
@@ -153,6 +153,8 @@ class Agent:
         if self._forwarder is not None and ending.flush_s > 0:
             await self._forwarder.flush(ending.flush_s)
         if ending.power_off and self._settings.may_power_off:
+            from vetting_agent.power import power_off
+
             await power_off(self._host.tools, self._book)
         await self._client.close()
 
@@ -173,12 +175,16 @@ class Agent:
 
     def _refused(self, refusal: BaseException) -> Ending:
         assert isinstance(refusal, FinalRefusal)
-        self._book.log(Level.INFO if refusal.exit_code == EXIT_DONE else Level.ERROR, str(refusal))
+        tell = self._book.info if refusal.exit_code == EXIT_DONE else self._book.error
+        tell(str(refusal))
         if refusal.status in {401, 403}:
             self._tokens.forget()
         return Ending(refusal.exit_code, flush_s=0.0)
 
     async def _walk(self, claim: wire.Claim) -> End:
+        from vetting_agent.heartbeat import Heartbeat
+        from vetting_agent.thermal import SampleBuffer, Thermal
+
         buffer = SampleBuffer()
         interval = _Intervals(self._book)
         self._heartbeat = Heartbeat(
@@ -216,6 +222,10 @@ class Agent:
             pause_s = min(RESTART_PAUSE_MOST_S, pause_s * 2)
 
     def _control(self, claim: wire.Claim, buffer: SampleBuffer) -> Control:
+        from vetting_agent.control import Control
+        from vetting_agent.execution import Executor
+        from vetting_agent.iperf_slot import Lender
+
         host_name = urlsplit(self._params.orchestrator).hostname or ""
         store = self._store()
         executor = Executor(
@@ -242,6 +252,8 @@ class Agent:
         )
 
     def _store(self) -> EvidenceStore:
+        from vetting_agent.evidence import EvidenceStore
+
         store = EvidenceStore(
             self._settings.evidence,
             run_id=self._params.run_id,
@@ -255,6 +267,8 @@ class Agent:
         return store
 
     def _facts(self, claim: wire.Claim, host_name: str) -> RunFacts:
+        from stages.stage import ExpectedDisk, RunFacts
+
         disks = claim.expected_disks
         return RunFacts(
             expected_disks=None if disks is None else tuple(ExpectedDisk(one.serial, one.size_gb) for one in disks),
@@ -302,6 +316,8 @@ class _Intervals:
 
 
 def _ending_of(end: End) -> Ending:
+    from vetting_agent.control import End
+
     if end is End.POWER_OFF:
         return Ending(EXIT_DONE, power_off=True, flush_s=POWER_OFF_FLUSH_S)
     return Ending(EXIT_DONE)

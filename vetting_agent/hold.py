@@ -15,7 +15,6 @@ from probes.host import Host
 from vetting_agent.client import Client
 from vetting_agent.errors import EXIT_CRASHED, EXIT_DONE, BadHoldKey, Rejected, Trouble
 from vetting_agent.hold_key import parse_expiry, parse_key
-from vetting_agent.hold_sessions import close_sessions
 from vetting_agent.key_file import KeyFile
 from vetting_agent.lock import default_state_dir
 from vetting_agent.logs import LogBook
@@ -157,6 +156,8 @@ async def leave_hold(keys: KeyFile, host: Host, say: Callable[[str], None]) -> N
     if installed is None:
         return
     async with asyncio.timeout(CLOSE_LIMIT_S):
+        from vetting_agent.hold_sessions import close_sessions
+
         closed = await close_sessions(host, installed.fingerprint, installed.since)
     keys.forget()
     say(f"the hold key is removed; sessions closed: {closed}")

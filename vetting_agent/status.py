@@ -12,9 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from stages.outcome import Finding
 from vetting_agent.wire import OverrideFlags, TerminalOrder
+
+if TYPE_CHECKING:
+    from stages.outcome import Finding
 
 ACKS_KEPT = 64
 
