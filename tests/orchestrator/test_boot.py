@@ -98,7 +98,7 @@ def test_a_host_boots_claims_and_is_vetted(served: Served, loader: httpx.Client)
     agent = booted(served, text, run_id)
     agent.call("hello", agent.hello(mac))
     exchanged(agent, mac)
-    assert agent.call("heartbeat") == {"cmd": "", "stage": None, "override_flags": None, "cmd_id": None}
+    assert agent.call("heartbeat")["cmd"] == ""
     agent.post("Inventory")
     assert "still hears from this host" in script(loader, mac), "no token while the host is alive"
     assert agent.post("SMART") == "Completed"
