@@ -18,7 +18,7 @@ from tests.walk.rig import Agent, Orchestrator, wait_for
 from vetting_agent.web_socket import WebSocket
 
 STAGES = ["Inventory", "PSU"]
-HOLDS_AT_ONCE = {"PSU": {"no_such_option": 1}}
+HOLDS_AT_ONCE = {"PSU": {"bmc_expected": True}}
 
 
 def started(data: Path, *arguments: str) -> Orchestrator:
