@@ -42,6 +42,8 @@ from stages.storage_readings import ReadRun
 DEPTH = 4
 # Beyond the planned time, for requests that a sick disk holds back.
 GRACE_S = 20.0
+# The first look takes a second; a machine that is busy or slow with something else must not be called a sick disk.
+PROBE_LIMIT_S = 60.0
 # Shorter zones are too noisy to compare.
 COMPARABLE_MS = 50
 WEAK = 0.25
@@ -110,7 +112,7 @@ async def _read(reading: _Reading, options: Options, time_s: float, planned: Cal
     number = device_number(os.fstat(reading.fd).st_rdev)
     before = moved(reading.host, number)
     block = block_size(reading.size_bytes, rotational=reading.subject.rotational, options=options)
-    probe = await reading.fio(probe_segments(reading.size_bytes, block, time_s), GRACE_S)
+    probe = await reading.fio(probe_segments(reading.size_bytes, block, time_s), PROBE_LIMIT_S)
     speed = speed_of(probe.get(SEQUENTIAL), probe.get(SPARSE), block)
     left_s = max(time_s / 2, time_s - (time.monotonic() - started))
     left_s = budget_s(reading.size_bytes, block, speed, left_s, options)
