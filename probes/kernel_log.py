@@ -92,6 +92,10 @@ class KernelLog:
         return -1 if self.last_sequence is None else self.last_sequence
 
 
+MANY_RECORDS = 20_000
+"""More than the log of a machine holds that is only slow."""
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +125,10 @@ def _records_of_text(text: bytes) -> Iterable[bytes]:
 
 
 def _records_of_device(fd: int, deadline: float) -> Iterable[bytes]:
-    while time.monotonic() < deadline:
+    read = 0
+    # A machine that is slow with all it does reads few records in the time; a log that grows gives ever more.
+    while read < MANY_RECORDS or time.monotonic() < deadline:
+        read += 1
         try:
             yield os.read(fd, RECORD_BYTES)
         except BlockingIOError:

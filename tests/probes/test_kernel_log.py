@@ -213,6 +213,25 @@ def test_a_missing_log_is_said_to_be_unreadable(tmp_path: Path) -> None:
     assert log.since(KernelLog()) == ()
 
 
+def test_a_machine_that_is_slow_is_given_the_time_for_its_log(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    os.mkfifo(tmp_path / "dev" / "kmsg")
+    writer = os.open(tmp_path / "dev" / "kmsg", os.O_RDWR)  # while it is open, an empty log waits for more
+    try:
+        os.write(writer, b"6,1,5,-;mce: [Hardware Error]: Machine check events logged\n")
+        log = read(Host(root=tmp_path), limit_s=0.0)
+    finally:
+        os.close(writer)
+    assert log.unreadable is None
+    assert log.last_sequence == 1
+
+
+def test_a_log_that_never_ends_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "kmsg").symlink_to("/dev/zero")
+    assert "faster than it can be read" in str(read(Host(root=tmp_path), limit_s=0.1).unreadable)
+
+
 @pytest.mark.root
 @pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="the kernel log is not readable here")
 def test_the_real_log_is_read_without_waiting() -> None:
