@@ -199,12 +199,14 @@ class Agent:
         )
         sensor_s = interval.of("sensor_interval_s", claim.sensor_interval_s, SENSOR_S)
         thermal = Thermal(self._host, self._client, buffer, self._directives, self._book, sensor_s)
-        control = self._control(claim, buffer)
+        store = self._store()
+        control = self._control(claim, buffer, store)
         async with asyncio.TaskGroup() as group:
+            last_boot = group.create_task(self._keep_last_boot(claim, store))
             loops = (self._heartbeat.run, self._forwarder.run, thermal.sample, thermal.send)
             sidecars = [group.create_task(self._sidecar(run)) for run in loops]
             end = await control.walk()
-            for sidecar in sidecars:
+            for sidecar in (*sidecars, last_boot):
                 sidecar.cancel()
         return end
 
@@ -221,13 +223,18 @@ class Agent:
             await asyncio.sleep(pause_s)
             pause_s = min(RESTART_PAUSE_MOST_S, pause_s * 2)
 
-    def _control(self, claim: wire.Claim, buffer: SampleBuffer) -> Control:
+    async def _keep_last_boot(self, claim: wire.Claim, store: EvidenceStore) -> None:
+        from vetting_agent import last_boot
+
+        folder = store.folder / f"before-boot-{self._identity.boot_id or 'unknown'}"
+        await last_boot.keep(self._host, folder, self._client, claim, self._book)
+
+    def _control(self, claim: wire.Claim, buffer: SampleBuffer, store: EvidenceStore) -> Control:
         from vetting_agent.control import Control
         from vetting_agent.execution import Executor
         from vetting_agent.iperf_slot import Lender
 
         host_name = urlsplit(self._params.orchestrator).hostname or ""
-        store = self._store()
         executor = Executor(
             host=self._host,
             stages=self._settings.stages,
