@@ -205,10 +205,17 @@ class Agent:
             last_boot = group.create_task(self._keep_last_boot(claim, store))
             loops = (self._heartbeat.run, self._forwarder.run, thermal.sample, thermal.send)
             sidecars = [group.create_task(self._sidecar(run)) for run in loops]
+            if self._settings.local.wait_for_devices:
+                await self._devices_settled()
             end = await control.walk()
             for sidecar in (*sidecars, last_boot):
                 sidecar.cancel()
         return end
+
+    async def _devices_settled(self) -> None:
+        from vetting_agent.devices import settled
+
+        await settled(self._host.tools, self._book)
 
     async def _sidecar(self, run: Callable[[], Awaitable[None]]) -> None:
         """A fault in a sidecar must not end the vetting: it is told and the sidecar starts again."""
