@@ -199,14 +199,23 @@ class Agent:
         )
         sensor_s = interval.of("sensor_interval_s", claim.sensor_interval_s, SENSOR_S)
         thermal = Thermal(self._host, self._client, buffer, self._directives, self._book, sensor_s)
-        control = self._control(claim, buffer)
+        store = self._store()
+        control = self._control(claim, buffer, store)
         async with asyncio.TaskGroup() as group:
+            last_boot = group.create_task(self._keep_last_boot(claim, store))
             loops = (self._heartbeat.run, self._forwarder.run, thermal.sample, thermal.send)
             sidecars = [group.create_task(self._sidecar(run)) for run in loops]
+            if self._settings.local.wait_for_devices:
+                await self._devices_settled()
             end = await control.walk()
-            for sidecar in sidecars:
+            for sidecar in (*sidecars, last_boot):
                 sidecar.cancel()
         return end
+
+    async def _devices_settled(self) -> None:
+        from vetting_agent.devices import settled
+
+        await settled(self._host.tools, self._book)
 
     async def _sidecar(self, run: Callable[[], Awaitable[None]]) -> None:
         """A fault in a sidecar must not end the vetting: it is told and the sidecar starts again."""
@@ -221,13 +230,18 @@ class Agent:
             await asyncio.sleep(pause_s)
             pause_s = min(RESTART_PAUSE_MOST_S, pause_s * 2)
 
-    def _control(self, claim: wire.Claim, buffer: SampleBuffer) -> Control:
+    async def _keep_last_boot(self, claim: wire.Claim, store: EvidenceStore) -> None:
+        from vetting_agent import last_boot
+
+        folder = store.folder / f"before-boot-{self._identity.boot_id or 'unknown'}"
+        await last_boot.keep(self._host, folder, self._client, claim, self._book)
+
+    def _control(self, claim: wire.Claim, buffer: SampleBuffer, store: EvidenceStore) -> Control:
         from vetting_agent.control import Control
         from vetting_agent.execution import Executor
         from vetting_agent.iperf_slot import Lender
 
         host_name = urlsplit(self._params.orchestrator).hostname or ""
-        store = self._store()
         executor = Executor(
             host=self._host,
             stages=self._settings.stages,

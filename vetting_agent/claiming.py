@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from vetting_agent.params import BootParams, Token
 from vetting_agent.route import NO_MAC, Route, route_to
 
 HELLO_LIMIT_S = 30.0
+ROUTE_LIMIT_S, ROUTE_POLL_S = 60.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Claimer:
         if (kept := self.tokens.load()) is not None:
             self._use(kept)
         self.book.info(f"agent {__version__} starts on run {self.params.run_id} at {self.params.orchestrator}")
+        await self._wait_for_route()
         try:
             await self.client.insist("hello", self._hello, limit_s=HELLO_LIMIT_S)
         except (Trouble, Rejected) as problem:
@@ -55,6 +58,13 @@ class Claimer:
         claim = await self.client.insist("claim", self.once)
         self.book.info(f"claimed the run; it stands at {claim.current_state!r}, stages: {', '.join(claim.stages)}")
         return claim
+
+    async def _wait_for_route(self) -> None:
+        """A call that cannot leave the host would be followed by a pause of seconds, while DHCP takes one."""
+        for _ in range(int(ROUTE_LIMIT_S / ROUTE_POLL_S)):
+            if await self.address():
+                return
+            await asyncio.sleep(ROUTE_POLL_S)
 
     async def once(self) -> wire.Claim:
         """One attempt to claim; a token in the answer is used from then on. Raises CallError."""
@@ -78,7 +88,7 @@ class Claimer:
 
     async def address(self) -> str:
         """This host's address on the way to the orchestrator; "" when there is none now."""
-        self._route = await route_to(self.params.orchestrator)
+        self._route = await route_to(self.params.orchestrator, with_mac=not self.params.mac)
         return self._route.ip
 
     @property

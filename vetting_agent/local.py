@@ -41,6 +41,8 @@ class Local:
     screens: tuple[Path, ...] = ()
     ssh_unit: str | None = None
     """The systemd unit that lets an operator in, started by a hold and stopped after it."""
+    wait_for_devices: bool = False
+    """The first stage waits until udev has settled: this agent was started early in the boot."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--console", metavar="DEVICE", type=Path, action="append", default=[], help="show the run there; repeatable"
     )
     shown.add_argument("--ssh-unit", metavar="UNIT", help="systemd unit that a hold starts, and stops when it is left")
+    shown.add_argument("--wait-for-devices", action="store_true", help="let udev settle before the first stage")
 
 
 def local_of(args: argparse.Namespace, state_dir: Path) -> Local:
@@ -62,6 +65,7 @@ def local_of(args: argparse.Namespace, state_dir: Path) -> Local:
         healthz_port=args.healthz,
         screens=tuple(args.console),
         ssh_unit=args.ssh_unit,
+        wait_for_devices=args.wait_for_devices,
     )
 
 

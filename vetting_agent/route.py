@@ -23,8 +23,8 @@ class Route:
     mac: str = ""
 
 
-async def route_to(base_url: str) -> Route:
-    """The route as it is now: addresses may come and go while the host boots."""
+async def route_to(base_url: str, *, with_mac: bool = True) -> Route:
+    """The route as it is now: addresses come and go while the host boots. Looking for the MAC address takes longer."""
     parts = urlsplit(base_url)
     assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -37,7 +37,7 @@ async def route_to(base_url: str) -> Route:
         with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
             probe.connect(address)  # a datagram socket: asks the routing table, sends nothing
             ip = str(probe.getsockname()[0])
-            return Route(ip, _mac_of(ip))
+            return Route(ip, _mac_of(ip) if with_mac else "")
     return Route()
 
 

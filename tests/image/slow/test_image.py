@@ -143,13 +143,15 @@ def test_nothing_can_assemble_or_mount_what_lies_on_a_disk(root: Path) -> None:
 def test_only_what_is_meant_is_enabled(root: Path) -> None:
     wanted = {path.name for path in (root / "etc/systemd/system").glob("*.wants/*")}
     assert wanted == {
-        "systemd-networkd-wait-online.service",
         "systemd-networkd.service",
         "systemd-networkd.socket",
         "systemd-pstore.service",
         "systemd-resolved.service",
         "systemd-timesyncd.service",
         "vetting-agent.service",
+        "vetting-later.path",
+        "vetting-later.timer",
+        "vetting-verify.service",
     }
 
 
