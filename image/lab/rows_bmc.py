@@ -105,7 +105,7 @@ def psu_redundancy_lost(scene: Scene) -> None:
     scene.walk()
 
 
-@GROUP.row("a supply fails under load", fails("PSU", "psu_failed", "psu:PSU2", also=("psu_event",)))
+@GROUP.row("a supply fails under load", fails("PSU", "psu_failed", "psu:PSU2", also=("psu_event",)), ci=True)
 def psu_fails_under_load(scene: Scene) -> None:
     _in_the_stage(scene).set_bit(PSU2, FAILURE)
     view = scene.walk()

@@ -62,7 +62,7 @@ def control_shutdown(scene: Scene) -> None:
         raise WrongTurn("a stage that was shut down has a result")
 
 
-@GROUP.row("abort in mid-stage: the load is gone, the host stays up and idle", Expect("Aborted"))
+@GROUP.row("abort in mid-stage: the load is gone, the host stays up and idle", Expect("Aborted"), ci=True)
 def control_abort(scene: Scene) -> None:
     _under_load(scene, Machine(), LONG_S)
     scene.direct(ABORT)

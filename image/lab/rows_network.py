@@ -76,7 +76,7 @@ cd /sys/class/net/enp* && ethtool -s ${PWD##*/} speed 100 duplex half autoneg of
 """
 
 
-@GROUP.row("the port is set to 100 Mb/s, half duplex", fails("Network", "net_link_degraded", PORT))
+@GROUP.row("the port is set to 100 Mb/s, half duplex", fails("Network", "net_link_degraded", PORT), ci=True)
 def network_half_duplex(scene: Scene) -> None:
     scene.boot(replace(REAL, nics=("e1000e",)), "Network", parameters=RATES)
     if (told := scene.sh(SLOW_DOWN).split()) != ["100", "half"]:

@@ -78,7 +78,6 @@ def override_for_another(scene: Scene) -> None:
 @GROUP.row(
     "disks that bear ext4, swap, FAT, LUKS, LVM, md and ZFS: each is refused",
     fails("Storage", DATA, "disk:ZFS"),
-    ci=True,
 )
 def members_refused(scene: Scene) -> None:
     disks = tuple(full(scene, kind) for kind in KINDS)
