@@ -27,6 +27,8 @@ DCDIAG_PART = 0.3
 """Of stress-ng's time, the part that OpenDCDiag gets where it is installed."""
 TOGETHER_PART = 1 / 3
 """Of the time for known answers, the part with all CPUs at once; in the rest each is alone."""
+SMALL_RESERVE = 0.5
+"""The most that `memory_reserve_mib` keeps of the free memory: a machine of 768 MiB has less than that free."""
 FILL_BYTES_PER_S = 1 << 30
 """How fast stressapptest fills memory before its time begins: slow machines reach this."""
 
@@ -47,7 +49,7 @@ class Options:
     """The least part that must be tested of the memory that the load may take."""
     memory_reserve_mib: int = field(default=512, metadata={"minimum": 0})
     memory_reserve_fraction: float = field(default=0.02, metadata={"minimum": 0.0, "maximum": 0.9})
-    """The larger of the two reserves stays free."""
+    """The larger of the two reserves stays free; of the fixed one no more than half of what is free at all."""
     throttle_limit: float = field(default=0.05, metadata={"minimum": 0.0, "maximum": 1.0})
     """The part of the load for which a CPU may be slowed down for heat."""
     cpu_slow_fraction: float = field(default=0.8, metadata={"minimum": 0.0, "maximum": 1.0})
@@ -162,7 +164,8 @@ def make_plan(machine: Machine, options: Options, memory_fraction: float) -> Pla
     load_s = cpu_s - answers_s - dcdiag_s
     phases = tuple(Phase(name, max(1, round(load_s * part))) for name, part in STRESSORS.items())
     free = machine.available_bytes
-    reserve = max(options.memory_reserve_mib * MIB, round(free * options.memory_reserve_fraction))
+    kept = min(options.memory_reserve_mib * MIB, round(free * SMALL_RESERVE))
+    reserve = max(kept, round(free * options.memory_reserve_fraction))
     allowed = max(0, min(round(free * memory_fraction), free - reserve))
     return Plan(
         phases, answers_s - together_s, together_s, dcdiag_s, memory_s, allowed // MIB, allowed / free if free else 0.0

@@ -52,7 +52,9 @@ def test_the_bash_scripts_parse(name: str) -> None:
     subprocess.run(["bash", "-n", str(IMAGE / name)], check=True)
 
 
-@pytest.mark.parametrize("path", ["initramfs/init", "boot", "root/usr/lib/vetting/host-key"])
+@pytest.mark.parametrize(
+    "path", ["initramfs/init", "boot", "root/usr/lib/vetting/host-key", "root/usr/lib/vetting/verify"]
+)
 def test_the_shell_scripts_parse(path: str) -> None:
     subprocess.run(["sh", "-n", str(IMAGE / path)], check=True)
 
@@ -75,6 +77,17 @@ def test_the_flags_that_the_unit_gives_are_the_agents() -> None:
         flags = argparse.ArgumentParser()
         module.add_arguments(flags)
         assert flags.parse_args(words[1].split()).ssh_unit == "vetting-ssh.service"
+
+
+def test_the_agent_waits_for_devices_because_it_starts_before_they_are_there() -> None:
+    unit = (IMAGE / "root/etc/systemd/system/vetting-agent.service").read_text()
+    assert "DefaultDependencies=no" in unit
+    assert "--wait-for-devices" in unit
+    assert "systemd-udev-trigger.service" in unit  # what was not yet asked for cannot settle
+
+
+def test_the_initrd_has_sums_that_the_kernel_looks_at() -> None:
+    assert "cpio -0 -o -H crc" in (IMAGE / "build-kernel").read_text()
 
 
 def test_the_ssh_server_of_a_hold_takes_keys_alone() -> None:

@@ -83,11 +83,17 @@ def test_a_workstation_lends_half_of_its_memory() -> None:
     plan = make_plan(TWO, Options(), 0.5)
     assert (plan.memory_mib, plan.allowed_share) == (4096, 0.5)
     small = replace(TWO, available_bytes=600 * MIB)
-    assert make_plan(small, Options(), 0.5).memory_mib == 88  # the reserve is more than the half
+    assert make_plan(small, Options(), 0.5).memory_mib == 300
+
+
+def test_a_small_machine_is_tested_by_half_and_not_left_out() -> None:
+    plan = make_plan(replace(TWO, available_bytes=440 * MIB), Options(), 1.0)
+    assert (plan.memory_mib, plan.allowed_share) == (220, 0.5)
+    kept = Options(memory_reserve_fraction=0.75)
+    assert make_plan(replace(TWO, available_bytes=440 * MIB), kept, 1.0).memory_mib == 110
 
 
 def test_no_memory_to_spare_is_no_plan_for_memory() -> None:
-    assert make_plan(replace(TWO, available_bytes=300 * MIB), Options(), 1.0).memory_mib == 0
     assert make_plan(replace(TWO, available_bytes=0), Options(), 1.0).memory_mib == 0
 
 
