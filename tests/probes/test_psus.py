@@ -74,7 +74,8 @@ def test_watts_and_amps() -> None:
     ],
 )
 def test_what_is_no_supply(row: SensorRow) -> None:
-    assert psus.reading_of([row]) == PsuReading()
+    found = psus.reading_of([row])
+    assert (found.supplies, found.redundancy, found.units) == ((), (), ())
 
 
 def test_a_supply_whose_sensor_is_silent_is_absent() -> None:

@@ -43,7 +43,8 @@ def changed(case: str, **fields: Any) -> SmartReport:
 def test_every_recording_says_where_it_comes_from() -> None:
     for path in RECORDINGS.glob("*.out"):
         assert path.with_suffix(".origin").read_text().strip()
-        assert recording(path.stem)["smartctl"]["exit_status"] == exit_of(path.stem)
+        if path.read_text().startswith("{"):  # an answer to a command that starts something may be a plain line
+            assert recording(path.stem)["smartctl"]["exit_status"] == exit_of(path.stem)
 
 
 def test_a_healthy_ata_disk() -> None:

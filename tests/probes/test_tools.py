@@ -174,7 +174,7 @@ async def test_a_tool_that_a_busy_machine_is_slow_to_end_is_not_called_unkillabl
         # Stopped it cannot act, as if it got no processor; and it does not sleep in the kernel.
         init.suspend()
         asyncio.get_running_loop().call_later(KILL_WAIT_S + 0.5, init.resume)
-    assert tools.take_unkillable() == []
+    assert await tools.take_unkillable() == []
 
 
 @pytest.mark.parametrize("isolation", BOTH)
