@@ -7,7 +7,6 @@ older smartctl does nothing for them and says so with exit code 0.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,12 +104,7 @@ class SelfTestRun:
         if self._before.supported is False:
             raise _Refused("the disk has no self-test", supported=False)
         if self._by_nvme_cli:
-            await self._refuse_without_self_test()
-            self._before = await self._poll()
-        elif self._protocol is Protocol.NVME and self._before.supported is None:
-            # smartctl takes the command for a controller without self-tests, with exit code 0, and sends nothing.
-            with contextlib.suppress(ToolError):
-                await self._refuse_without_self_test()
+            await self._prepare_nvme_cli()
         if self._before.running:
             return  # somebody else's; its end is as good as ours
         self._started = True  # before the command, so that a cancel in the middle of it is followed by an abort
@@ -138,8 +132,8 @@ class SelfTestRun:
             f"{result.tool} could not start it ({result.how_it_ended()}): {result.last_words()}", supported=supported
         )
 
-    async def _refuse_without_self_test(self) -> None:
-        """Raises _Refused when the controller itself says that it has no self-tests."""
+    async def _prepare_nvme_cli(self) -> None:
+        """Whether the controller has self-tests at all, and the log as it was before."""
         result = await self._nvme("id-ctrl", "-o", "json")
         try:
             oacs = number(dig(parsed(result.stdout), "oacs"))
@@ -147,6 +141,7 @@ class SelfTestRun:
             oacs = None
         if oacs is not None and not oacs & NVME_OACS_SELF_TEST:
             raise _Refused("the controller has no self-test (OACS bit 4 is 0)", supported=False)
+        self._before = await self._poll()
 
     async def _nvme(self, command: str, *arguments: str) -> ToolResult:
         return await self._tools.run(

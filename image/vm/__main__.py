@@ -26,6 +26,7 @@ from image.vm.services import NoService, Orchestrator
 IMAGE = Path(__file__).resolve().parents[1]
 POLL_S = 0.5
 END_LIMIT_S = 120.0
+HOLD_LIMIT_S = 60.0
 TAIL_LINES = 25
 DEFAULT_DISKS = "nvme:256M:VETNVME1"
 
@@ -175,6 +176,7 @@ def _run(args: argparse.Namespace, folder: Path, machine: Machine, server: Orche
             watch.wait()
         view = server.ask("run", "show", str(run))
         if view["state"] == "FailedHolding" and qemu.poll() is None:
+            _await_key(server, run, qemu)
             _hold(args, folder, server, run, qemu)
         _power_down(server, run, qemu)
     say(f"image fetched after {times.since('initrd', 'start')}")
@@ -209,6 +211,17 @@ def _until_ended(
 
 def _is_claimed(server: Orchestrator, run: int) -> bool:
     return server.ask("run", "show", str(run))["agent"]["instance_id"] is not None
+
+
+def _await_key(server: Orchestrator, run: int, qemu: subprocess.Popen[bytes]) -> None:
+    """A hold is complete when the host has its key: a verdict comes seconds before."""
+    deadline = time.monotonic() + HOLD_LIMIT_S
+    while time.monotonic() < deadline and qemu.poll() is None:
+        if server.ask("run", "show", str(run))["hold"] is not None:
+            say("the machine got the hold key")
+            return
+        time.sleep(POLL_S)
+    say(f"the machine asked for no hold key within {HOLD_LIMIT_S:.0f} s")
 
 
 def _hold(

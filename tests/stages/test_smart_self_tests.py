@@ -230,18 +230,6 @@ async def test_an_nvme_disk_without_self_tests_is_told_so(machine: Host, player:
     assert player.calls("smartctl", "-X") == []
 
 
-async def test_a_controller_without_self_tests_is_not_waited_for(machine: Host, player: Player, tmp_path: Path) -> None:
-    """smartctl 7.4 takes the command for it with exit code 0, sends nothing, and never shows a log."""
-    player.scanned(("/dev/nvme0", "nvme"))
-    nothing = frame({"smartctl": {"version": [7, 4], "exit_status": 0}, "device": {"protocol": "NVMe"}})
-    player.device(NVME, read=[played("nvme-qemu-no-self-test")], start=[nothing], poll=[nothing])
-    player.device("/dev/nvme0", id=[{"out": '{"oacs": 266}', "exit": 0}])
-    outcome, _ = await run(machine, tmp_path, Options())
-    assert errors(outcome) == set()
-    assert [one.reason_code for one in outcome.findings] == [ReasonCode.SMART_SELF_TEST_NOT_RUN]
-    assert player.calls("smartctl", "-t") == []
-
-
 async def test_no_nvme_cli_where_it_is_needed(
     machine: Host, player: Player, stand_ins: StandIns, tmp_path: Path
 ) -> None:
