@@ -97,7 +97,7 @@ def test_a_whole_run_gives_the_outcomes_that_it_gave(run: Path, judged: Judge) -
 def test_a_failed_stage_fails_again_alone_and_in_its_run(run: Path, bad_smart: Path, judged: Judge) -> None:
     code, summary = judged(bad_smart)
     assert code == FAIL
-    assert errors(summary) == [("nvme_critical_warning", "disk:" + summary["findings"][0]["component"][5:])]
+    assert errors(summary) == [("nvme_critical_warning", "disk:NVME-WARNING-1")]
     shutil.copytree(bad_smart, run / "03-SMART")  # the newest execution counts
     code, summaries = judged(run)
     assert (code, [one["verdict"] for one in summaries]) == (FAIL, ["pass", "fail"])
@@ -228,11 +228,12 @@ def test_a_failure_that_was_edited_away_never_passes(bad_smart: Path, tmp_path: 
 def test_counters_that_rose_are_charged(run: Path, judged: Judge, capfd: pytest.CaptureFixture[str]) -> None:
     edit(
         run / "02-SMART" / conclusion.BEFORE,
-        lambda old: {**old, "memory": {"DIMM_A1": {"corrected": 0, "uncorrected": 0}}},
+        # A machine that is up: the made one, at 0 seconds, is taken for a reading that failed as a whole.
+        lambda old: {**old, "uptime_s": 60.0, "memory": {"DIMM_A1": {"corrected": 0, "uncorrected": 0}}},
     )
     edit(
         run / "02-SMART" / conclusion.AFTER,
-        lambda old: {**old, "memory": {"DIMM_A1": {"corrected": 0, "uncorrected": 1}}},
+        lambda old: {**old, "uptime_s": 61.0, "memory": {"DIMM_A1": {"corrected": 0, "uncorrected": 1}}},
     )
     code, summary = judged(run / "02-SMART")
     assert (code, errors(summary)) == (FAIL, [("ecc_uncorrected", "dimm:DIMM_A1")])

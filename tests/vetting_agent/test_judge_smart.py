@@ -48,7 +48,15 @@ FAILED_ROW = {
     "lba": 70012345,
 }
 FAILED_TEST = {"ata_smart_self_test_log": {"standard": {"revision": 1, "table": [FAILED_ROW], "count": 1}}}
-NOT_JUDGED = ("open-failed", "raid-volume", "scan-megaraid", "scan-nothing", "scsi-smart-off", "virtio")
+NOT_JUDGED = (
+    "nvme-no-self-test",
+    "open-failed",
+    "raid-volume",
+    "scan-megaraid",
+    "scan-nothing",
+    "scsi-smart-off",
+    "virtio",
+)
 
 
 def test_every_recording_is_named_above() -> None:
