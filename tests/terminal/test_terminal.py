@@ -225,7 +225,7 @@ async def test_a_terminal_stays_through_a_retry_that_fails_and_a_fifth_is_refuse
         await asyncio.to_thread(orchestrator.direct, hold.run_id, "retry_stage", stage="PSU")
 
         def retried() -> bool:
-            return bool(orchestrator.run(hold.run_id)["stages"][-1]["attempts"] == 2)
+            return bool(orchestrator.run(hold.run_id)["directives"][-1]["status"] == "done")
 
         await asyncio.to_thread(wait_for, retried, "the retry's result")
         await desk.ask("echo st$((1))ll", "st1ll")
