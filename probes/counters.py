@@ -1,4 +1,4 @@
-"""The fault counters of the machine at one moment. What they gain during a stage is charged to it.
+"""The fault counters of the machine and of its disks at one moment. What they gain during a stage is charged to it.
 
 Reading them never raises and clears nothing; what could not be read is named in `Counters.unreadable`. A counter that
 the machine does not have is absent, not zero. Sources: kernel log, interrupts and meminfo of procfs, and in sysfs EDAC
@@ -19,6 +19,7 @@ from probes import ipmi, kernel_log
 from probes.host import Host, entries_of, int_of, text_of
 from probes.ipmi import IpmiError, SelEntry
 from probes.kernel_log import KernelLog
+from probes.smart import Reading
 from probes.tools import ToolError, ToolMissing
 
 NIC_COUNTERS = (
@@ -96,6 +97,8 @@ class Counters:
     """The newest entries of the BMC's event log; None without a BMC or ipmitool, and where it was not read."""
     sel_unreadable: str | None = None
     """Why a BMC that is there did not give them. No gap of the other counters: a BMC may be slow at any time."""
+    disks: tuple[Reading, ...] = ()
+    """What the disks said of themselves; empty where nobody asked them."""
     unreadable: tuple[str, ...] = ()
 
     @property
@@ -171,6 +174,14 @@ def read(host: Host, *, limit_s: float = 5.0) -> Counters:
         throttle=_throttle(host),
         unreadable=tuple(unreadable),
     )
+
+
+def uncorrected(host: Host) -> tuple[Mapping[str, MemoryErrors], int | None]:
+    """Only what tells of lost data, as `Counters.memory` and `Counters.mce_exceptions`: for a look every few seconds.
+
+    Blocking. Never raises; what cannot be read is left out.
+    """
+    return _memory(host, []), _mce_exceptions(host)
 
 
 def _uptime(host: Host) -> float:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from probes.counters import Counters
-from stages import deltas
-from stages.outcome import Finding, Outcome
+from stages import deltas, disk_health
+from stages.outcome import Finding, Outcome, ReasonCode
 from stages.stage import Stage
 
 OPTIONS = "options.json"
@@ -46,7 +46,15 @@ def conclude(
         outcome = stage.judge(readings, options).plus(endings)
     if after is None:
         return outcome
-    return outcome.plus(*deltas.judge(before, after, needed=stage.counters_needed, stage=stage.name))
+    findings, measurements = deltas.judge(before, after, needed=stage.counters_needed, stage=stage.name)
+    findings += [one for one in disk_health.judge(before.disks, after.disks) if not _told(outcome, one)]
+    return outcome.plus(findings, measurements)
+
+
+def _told(outcome: Outcome, finding: Finding) -> bool:
+    """Whether the stage found the same itself, or that the disk has left."""
+    mine = [one for one in outcome.errors if one.component == finding.component]
+    return any(one.reason_code in {finding.reason_code, ReasonCode.DISK_LOST} for one in mine)
 
 
 def write(folder: Path, file_name: str, content: object) -> None:

@@ -1,8 +1,8 @@
 """Judges what the machine's fault counters gained while a stage ran. What stood there before is not charged to it.
 
 Left to the stages that know the device, while they run: NIC error counters to Network, throttling to CPUStress, power
-events of the BMC to PSU; and always: disk lines of the kernel log to Storage (by `kernel_log.disk_events`), SMART
-counters to SMART and Storage, which read them again at their end.
+events of the BMC to PSU; and always: disk lines of the kernel log to Storage (by `kernel_log.disk_events`). What the
+disks say of themselves is judged in `stages.disk_health`.
 """
 
 from __future__ import annotations

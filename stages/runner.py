@@ -1,6 +1,7 @@
 """Runs one stage so that it always ends in an Outcome: in time, killed when told, its crash caught.
 
-Around the stage the machine's fault counters are read; what they gained is charged to it (`stages.deltas`).
+Around the stage the machine's fault counters are read; what they gained is charged to it (`stages.deltas`,
+`stages.disk_health`). While it runs, faults after which going on can do harm end it early (`stages.fault_watch`).
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from probes import counters
+from probes import counters, disk_health
+from probes.smart import Reading
 from probes.tools import ToolError, ToolMissing, ToolUnkillable
-from stages import conclusion
+from stages import conclusion, fault_watch
 from stages.options import BadParameter, parse_options
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.stage import Stage, StageContext
@@ -38,9 +41,13 @@ class StageRun:
         raw_parameters: object,
         context: StageContext,
         before: counters.Counters | None = None,
+        disks: Sequence[Reading] = (),
     ) -> None:
-        """before: the counters from which on faults are charged to this execution; None: from its start on."""
+        """before: the counters from which on faults are charged to this execution; None: from its start on.
+        disks: what the disks said of themselves when last they were read, which counts as said at its start."""
         self._before = before
+        self.disks: Sequence[Reading] = disks
+        """The newest word of the disks: after a run to its end, what they said then."""
         self._stage = stage
         self._raw = raw_parameters
         self._context = context
@@ -66,11 +73,15 @@ class StageRun:
         options = parse_options(self._stage.options, self._stage.name, self._raw)
         self._write(conclusion.OPTIONS, options)
         self._context.plan.set(self._stage.planned_s(options))
-        before = await self._snapshot(conclusion.BEFORE, self._before)
-        readings, endings = await self._supervised(options)
+        before = self._before or await self._snapshot()
+        self._write(conclusion.BEFORE, before)
+        readings, endings = await self._supervised(options, before)
         if readings is not None:
             self._write(conclusion.READINGS, readings)
-        after = None if self._interruption.done() else await self._snapshot(conclusion.AFTER)
+        after = None if self._interruption.done() else await self._snapshot(before)
+        if after is not None:
+            self.disks = after.disks
+            self._write(conclusion.AFTER, after)
         endings += await self._survivors()
         try:
             outcome = conclusion.conclude(self._stage, options, readings, endings, before, after)
@@ -89,19 +100,28 @@ class StageRun:
         except Exception:  # then it was the counters that the judging could not bear
             return conclusion.conclude(self._stage, options, None, endings, before, None)
 
-    async def _snapshot(self, file_name: str, known: counters.Counters | None = None) -> counters.Counters:
-        snapshot = known or await counters.snapshot(self._context.host, limit_s=SNAPSHOT_LIMIT_S)
-        self._write(file_name, snapshot)
-        return snapshot
+    async def _snapshot(self, before: counters.Counters | None = None) -> counters.Counters:
+        """The fault counters now; after a stage, of the same disks as `before` it."""
+        host = self._context.host
+        disks = disk_health.again(host, before.disks) if before else disk_health.first(host, self.disks)
+        now, said = await asyncio.gather(counters.snapshot(host, limit_s=SNAPSHOT_LIMIT_S), disks)
+        return replace(now, disks=said)
 
-    async def _supervised(self, options: Any) -> tuple[Any | None, list[Finding]]:
+    async def _supervised(self, options: Any, before: counters.Counters) -> tuple[Any | None, list[Finding]]:
         """The stage's own readings, and what ended it otherwise; no readings without at least one finding."""
+        host = self._context.host
+        present = {} if self._stage.follows_disks else await fault_watch.fixed_disks(host)
         task = asyncio.ensure_future(self._stage.run(self._context, options))
+        harm = asyncio.ensure_future(fault_watch.harm(host, before, present))
         try:
-            ended_because = await self._watch(task)
+            ended_because = await self._watch(task, harm)
         except asyncio.CancelledError:
             await _end(task)
             raise
+        finally:
+            harm.cancel()
+            if harm.done() and not harm.cancelled() and (crash := harm.exception()):
+                self._context.error(f"the watch for faults that can do harm ended by itself: {crash!r}")
         findings = [ended_because] if ended_because else []
         if task.done():
             readings, problem = self._result_of(task)
@@ -111,17 +131,19 @@ class StageRun:
             findings.append(error(ReasonCode.UNKILLABLE, self._stage.name, text))
         return None, findings
 
-    async def _watch(self, task: asyncio.Future[Outcome]) -> Finding | None:
-        """Wait for the stage, an interruption or the time limit; the finding that ends it early, or None."""
+    async def _watch(self, task: asyncio.Future[Any], harm: asyncio.Future[Finding]) -> Finding | None:
+        """Wait for the stage, an interruption, harm or the time limit; the finding that ends it early, or None."""
         started = time.monotonic()
         while not task.done() and not self._interruption.done():
+            if harm.done() and harm.exception() is None:
+                return harm.result()
             # Read anew each second: a stage learns on the way how long it will take.
             limit_s = LIMIT_FACTOR * self._context.plan.planned_s + LIMIT_EXTRA_S
             left_s = started + limit_s - time.monotonic()
             if left_s <= 0:
                 text = f"{self._stage.name} was stopped: it ran longer than its limit of {limit_s:.0f} s"
                 return error(ReasonCode.STAGE_TIMEOUT, self._stage.name, text)
-            ends: list[asyncio.Future[Any]] = [task, self._interruption]
+            ends: list[asyncio.Future[Any]] = [task, self._interruption, *([] if harm.done() else [harm])]
             await asyncio.wait(ends, timeout=min(left_s, 1.0), return_when=asyncio.FIRST_COMPLETED)
         return self._interruption.result() if self._interruption.done() else None
 

@@ -268,4 +268,5 @@ STAGE: Stage[Options] = Stage(
     readings=Readings,
     judge=judge,
     tools=("smartctl", "nvme"),
+    follows_disks=True,
 )

@@ -172,5 +172,7 @@ class Stage(Generic[OptionsT]):
     """Programs that it runs on some machine; the image carries them."""
     destructive: bool = False
     """True when some options make it write to disks."""
+    follows_disks: bool = False
+    """True when it is about disks: one that leaves is its own finding, and the others are tested to their end."""
     artifact: Callable[[Path], Mapping[str, Any] | None] = lambda _evidence: None
     """What goes beside the outcome on the wire: Inventory's inventory, read from its evidence folder."""

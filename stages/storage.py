@@ -22,7 +22,7 @@ from probes.apart import apart
 from probes.bus import bus_of
 from probes.disks import Disk
 from probes.notes import Notes
-from stages import storage_health, storage_judge
+from stages import storage_judge
 from stages.stage import RunFacts, Stage, StageContext
 from stages.storage_disk import Moved, Subject, is_foreign, moved, subjects_of
 from stages.storage_plan import ALONE_S, Options
@@ -59,12 +59,10 @@ async def run(context: StageContext, options: Options) -> StorageReadings:
     except OSError as problem:
         return StorageReadings(unlisted=str(problem), expected_disks=expected)
     subjects = subjects_of([disk for disk in found if not is_foreign(disk, expected)])
-    health = await storage_health.read(context.host.tools, [one.disk for one in subjects])
     log_before = await apart(lambda: kernel_log.read(context.host), "kernel log")
     reads, writes = await _test(context, options, subjects, found) if subjects else ([], [])
     log_after = await apart(lambda: kernel_log.read(context.host), "kernel log")
     reads = [_if_still_there(context, read) for read in reads]
-    health_after = await storage_health.read_again(context.host.tools, health)
     readings = StorageReadings(
         found=tuple(found),
         expected_disks=expected,
@@ -73,7 +71,6 @@ async def run(context: StageContext, options: Options) -> StorageReadings:
         writes=tuple(writes),
         kernel_log_unreadable=log_before.unreadable or log_after.unreadable or "",
         kernel_lines=kernel_lines(context, subjects, log_after.since(log_before)),
-        health=health_after,
     )
     _keep_zones(context, reads)
     for finding in storage_judge.judge(readings, options).errors:
@@ -236,6 +233,7 @@ STAGE = Stage(
     readings=StorageReadings,
     judge=storage_judge.judge,
     counters_needed=True,
-    tools=("fio", "wipefs", "nvme", "sg_persist", "smartctl"),
+    tools=("fio", "wipefs", "nvme", "sg_persist"),
     destructive=True,
+    follows_disks=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from probes.disks import Disk
-from stages import storage_health, storage_judge_read, storage_judge_write
+from stages import storage_judge_read, storage_judge_write
 from stages.outcome import Finding, Measurement, Outcome, ReasonCode, Severity, error, info
 from stages.storage_disk import is_foreign
 from stages.storage_judge_read import coverage_of, zones_evidence
@@ -35,8 +35,6 @@ def judge(readings: StorageReadings, options: Options) -> Outcome:
         findings += more
         measurements += figures
     findings += _unwritten(readings)
-    lost = [finding.component for finding in findings if finding.reason_code is ReasonCode.DISK_LOST]
-    findings += storage_health.judge(readings.health, lost)
     bad = [finding for finding in findings if finding.severity is Severity.ERROR]
     return Outcome(
         bad[0].message if bad else _headline(readings),

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from probes.disks import Disk
 from stages.fio import IoError, Job
 from stages.outcome import Finding
-from stages.smart_judge import Case
 from stages.stage import ExpectedDisk
 from stages.stamps import Proof, Wrong
 from stages.storage_disk import Subject
@@ -81,5 +80,3 @@ class StorageReadings:
     kernel_log_unreadable: str = ""
     kernel_lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the kernel logged of a disk's errors during the test, by component."""
-    health: tuple[Case, ...] = ()
-    """What the disks said of themselves before and after; those that said nothing before are left out."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from probes.counters import Counters
 from probes.host import Host
+from probes.smart import Reading
 from stages import conclusion, stage_named, stage_of_state
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.runner import StageRun
@@ -37,6 +38,14 @@ class Executed:
     inventory: Mapping[str, Any] | None = None
 
 
+@dataclass(slots=True)
+class Disks:
+    """What the disks said of themselves when last they were read: what they gain from then on is charged to the next
+    execution, also what they gained between two."""
+
+    said: Sequence[Reading] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Executor:
     """Makes executions. `facts` are those of the run; the rest of the facts is of the moment."""
@@ -50,6 +59,7 @@ class Executor:
     board: StatusBoard
     buffer: SampleBuffer
     book: LogBook
+    disks: Disks = field(default_factory=Disks)
 
     def named(self, name: str) -> Stage[Any] | None:
         """The stage of that name."""
@@ -79,7 +89,8 @@ class Executor:
             iperf=self.lender,
             listener=_Listener(name, self.board, self.buffer, self.book),
         )
-        return Execution(name, stage, self.book, StageRun(stage, self._parameters(name), context, before), context)
+        stage_run = StageRun(stage, self._parameters(name), context, before, self.disks.said)
+        return Execution(name, stage, self.book, stage_run, context, self.disks)
 
     def _parameters(self, name: str) -> object:
         """What the claim says for this stage. Malformed parameters are handed on: the stage refuses them in words."""
@@ -97,7 +108,9 @@ class Execution:
         book: LogBook,
         stage_run: StageRun | None = None,
         context: StageContext | None = None,
+        disks: Disks | None = None,
     ) -> None:
+        self._disks = disks
         self.name = name
         self._stage = stage
         self._book = book
@@ -145,7 +158,10 @@ class Execution:
             if not task.done():
                 await asyncio.wait({task}, timeout=INTERRUPT_WAIT_S)
             if task.done():
-                return task.result()
+                outcome = task.result()
+                if self._disks is not None:
+                    self._disks.said = stage_run.disks
+                return outcome
             assert self._reason is not None
             return Outcome(self._reason.message, (self._reason,))
         finally:

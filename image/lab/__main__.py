@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from image.lab import table
-from image.lab.play import Result, known, play
+from image.lab.play import Result, known, newest, play
 from image.lab.row import Row
 from image.lab.rows import ROWS
 from image.vm.machine import NoMachine, best_accel
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong = _play_all(rows, args, image_sum, results, accel)
     say(f"{len(rows) - wrong} of {len(rows)} rows are right; {time.monotonic() - began:.0f} s, {accel}")
     if args.write:
-        args.write.write_text(table.document([(row, known(row, image_sum, results)) for row in ROWS], args.image))
+        args.write.write_text(table.document([(row, newest(row, results)) for row in ROWS], args.image, image_sum))
         say(f"wrote {args.write}")
     return 1 if wrong else 0
 

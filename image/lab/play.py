@@ -77,12 +77,17 @@ def play(row: Row, image: Path, image_sum: str, results: Path, accel: str) -> Re
 
 def known(row: Row, image_sum: str, results: Path) -> Result | None:
     """The good result that this row already has with this image."""
+    result = newest(row, results)
+    return result if result is not None and result.image == image_sum else None
+
+
+def newest(row: Row, results: Path) -> Result | None:
+    """What came of this row, as it is written now, when last it was played with any image; None if it was not right."""
     try:
         result = msgspec.json.decode((results / row.name / "result.json").read_bytes(), type=Result)
     except (OSError, msgspec.MsgspecError):
         return None
-    fits = result.image == image_sum and result.version == row.version
-    return result if fits and result.trouble is None else None
+    return result if result.version == row.version and result.trouble is None else None
 
 
 def _keep(folder: Path, kept: Path, view: RunView | None) -> None:

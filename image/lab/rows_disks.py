@@ -99,7 +99,7 @@ def disk_not_slow(scene: Scene) -> None:
 )
 def disk_slow_in_one_zone(scene: Scene) -> None:
     size = 128 * MIB
-    bad = bad_disk(scene, size, delay=[[size * 3 // 10, size // 10, 30]])
+    bad = bad_disk(scene, size, delay=[[size * 3 // 10, size // 10, 80]])
     parameters = {"Storage": {"duration_s": 20.0, "floor_virtual_mb_s": 12.0}}
     scene.boot(Machine(disks=(bad.disk("nvme", "WEAK1"),)), "Storage", parameters=parameters)
     view = scene.walk()

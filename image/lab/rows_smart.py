@@ -111,10 +111,13 @@ sg_raw -s 16 -i /run/lab-page /dev/sda 15 10 00 00 10 00
 """
 """A SCSI disk in the guest's own memory, and its page of informational exceptions: reporting is switched on by 10h;
 with 04h on top of it the disk pretends that it fails, as the standard has it."""
+NO_COUNTERS = "smart_unreadable"
+"""The kernel's disk of this kind keeps no error counters and refuses the command: as a disk it could not be judged."""
 
 
 @GROUP.row(
-    "SCSI: failure prediction threshold exceeded (scsi_debug)", fails("SMART", "smart_health_failed", "disk:2000")
+    "SCSI: failure prediction threshold exceeded (scsi_debug)",
+    fails("SMART", "smart_health_failed", "disk:2000", also=(NO_COUNTERS,)),
 )
 def scsi_failure_predicted(scene: Scene) -> None:
     scene.boot(Machine(disks=(NVME,)), "SMART", before=SCSI_DEBUG.format(exceptions="14"))
@@ -122,8 +125,11 @@ def scsi_failure_predicted(scene: Scene) -> None:
     scene.sh(PREPARED)
 
 
-@GROUP.row("none: scsi_debug without a failure prediction", PASSES)
-def scsi_debug_sound(scene: Scene) -> None:
+@GROUP.row(
+    "SCSI: a disk that predicts no failure, and keeps no error counters (scsi_debug)",
+    fails("SMART", NO_COUNTERS, "disk:2000"),
+)
+def scsi_without_counters(scene: Scene) -> None:
     scene.boot(Machine(disks=(NVME,)), "SMART", before=SCSI_DEBUG.format(exceptions="10"))
     scene.walk()
 
@@ -195,7 +201,7 @@ ROWS = (
     nvme_critical_warning_in_storage,
     nvme_over_temperature,
     scsi_failure_predicted,
-    scsi_debug_sound,
+    scsi_without_counters,
     ata_health_failed,
     ata_prefail,
     ata_recording_sound,

@@ -21,8 +21,11 @@ Rates, durations and coverage floors are lowered for emulated machines, except i
 """
 
 
-def document(results: Sequence[tuple[Row, Result | None]], image: Path) -> str:
-    """The page. Rows without a result with this image are told as not played."""
+EARLIER = "† was right with an earlier image, and has not been played again with this one."
+
+
+def document(results: Sequence[tuple[Row, Result | None]], image: Path, image_sum: str) -> str:
+    """The page. Rows without a good result are told as not played, those of another image are marked."""
     right = [result for _, result in results if result is not None]
     total = sum(result.wall_s for result in right)
     version = json.loads((image / "sbom.spdx.json").read_text())["packages"][0].get("versionInfo", "?")
@@ -30,17 +33,20 @@ def document(results: Sequence[tuple[Row, Result | None]], image: Path) -> str:
     lines.append(
         f"Image {version}: {len(right)} of {len(results)} rows are right; {total / 60:.0f} min of machines' time.\n"
     )
+    if any(result.image != image_sum for result in right):
+        lines.append(f"{EARLIER}\n")
     for group, rows in groupby(results, key=lambda pair: pair[0].group):
         lines += [f"## {group}\n", "| row | fault | expected and found | s | s of CPU |", "|---|---|---|---|---|"]
-        lines += [*_rows(rows), ""]
+        lines += [*_rows(rows, image_sum), ""]
     return "\n".join(lines)
 
 
-def _rows(rows: Iterator[tuple[Row, Result | None]]) -> Iterator[str]:
+def _rows(rows: Iterator[tuple[Row, Result | None]], image_sum: str) -> Iterator[str]:
     for row, result in rows:
         mark = "◇ " if row.is_stand_in else ""
+        earlier = "" if result is None or result.image == image_sum else " †"
         times = "not played | " if result is None else f"{result.wall_s:.0f} | {result.cpu_s:.0f}"
-        yield f"| {row.name} | {mark}{row.fault} | {_expectation(row.expect)} | {times} |"
+        yield f"| {row.name}{earlier} | {mark}{row.fault} | {_expectation(row.expect)} | {times} |"
 
 
 def _expectation(expect: Expect) -> str:

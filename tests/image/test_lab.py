@@ -130,7 +130,7 @@ def test_the_table_tells_a_row_that_was_not_played(tmp_path: Path) -> None:
     (tmp_path / "sbom.spdx.json").write_text('{"packages": [{"versionInfo": "7"}]}')
     group = Group("Disks")
     row = group.row("it is slow", SLOW, stand_in=True)(_never_boots)
-    page = table.document([(row, None)], tmp_path)
+    page = table.document([(row, None)], tmp_path, "0" * 16)
     assert "Image 7: 0 of 1 rows are right" in page
     assert "| -never-boots | ◇ it is slow | FailedHolding; Storage: `disk_slow`, `disk:A` | not played |  |" in page
 

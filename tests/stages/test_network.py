@@ -32,12 +32,12 @@ from tests.support.stand_ins import StandIns
 PEER = IperfPeer(SERVER_ADDRESS, PORT)
 FACTS = RunFacts(orchestrator_host=SERVER_ADDRESS)
 SHORT: dict[str, Any] = {"duration_s": 1.0, "warm_up_s": 0.0, "retry_s": 0.5, "both_at_once": False}
-ETHTOOL_100 = """Settings for p0:
-    Supported link modes:   100baseT/Full
+ETHTOOL_10 = """Settings for p0:
+    Supported link modes:   10baseT/Full
                             1000baseT/Full
     Link partner advertised link modes:  {partner}
     Link partner advertised auto-negotiation: Yes
-    Speed: 100Mb/s
+    Speed: 10Mb/s
     Duplex: {duplex}
     Auto-negotiation: on
 """
@@ -55,9 +55,9 @@ def server(wire: Wire) -> subprocess.Popen[bytes]:
     return wire.serve()
 
 
-def physical(stand_ins: StandIns, *, partner: str = "100baseT/Full", duplex: str = "Full") -> None:
-    """Let ethtool show the port as a copper port of a real card at 100 Mb/s."""
-    text = ETHTOOL_100.format(partner=partner, duplex=duplex)
+def physical(stand_ins: StandIns, *, partner: str = "10baseT/Full", duplex: str = "Full") -> None:
+    """Let ethtool show the port as a copper port of a real card at 10 Mb/s: a rate that a busy machine reaches too."""
+    text = ETHTOOL_10.format(partner=partner, duplex=duplex)
     stand_ins.python("ethtool", f"sys.exit(95) if sys.argv[1].startswith('-') else sys.stdout.write({text!r})")
 
 
@@ -77,7 +77,7 @@ def value(outcome: Outcome, name: str) -> float:
     return next(measurement.value for measurement in outcome.measurements if measurement.name == name)
 
 
-@spares(ReasonCode.NET_THROUGHPUT_LOW, "real cable between namespaces at 98 of 100 Mb/s")
+@spares(ReasonCode.NET_THROUGHPUT_LOW, "real cable between namespaces that carries its 10 Mb/s")
 @spares(ReasonCode.NET_THROUGHPUT_NOT_TESTED, "real cable between namespaces with a real iperf3 server")
 @spares(ReasonCode.IPERF_UNREACHABLE, "real iperf3 server over a cable between namespaces")
 @spares(ReasonCode.NET_LINK_DOWN, "real cable between namespaces, both ends up")
@@ -88,37 +88,39 @@ def value(outcome: Outcome, name: str) -> float:
 @pytest.mark.usefixtures("server")
 async def test_a_sound_cable_passes(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
     physical(stand_ins)
-    wire.limit(98)
+    wire.limit(11)  # a little more than the port says: a busy machine takes its part
     host = wire.host(tmp_path / "host", stand_ins.tools(), driver="ixgbe")
-    outcome, listener = await vet(host, tmp_path, duration_s=2.0, retransmit_warning=1.0, both_at_once=True)
+    outcome, listener = await vet(
+        host, tmp_path, duration_s=3.0, warm_up_s=1.0, retransmit_warning=1.0, both_at_once=True
+    )
     assert outcome.verdict is Verdict.PASS, outcome.findings
     assert outcome.findings == ()
     component = f"nic:{wire.mac()}"
     assert outcome.coverage == {component: 1.0}
-    assert 80 <= value(outcome, "throughput_send") <= 100
-    assert 80 <= value(outcome, "throughput_receive") <= 100
-    assert 80 <= value(outcome, "throughput_send_at_once") <= 100
-    assert 80 <= value(outcome, "throughput_receive_at_once") <= 100
-    assert value(outcome, "link_speed") == 100
+    assert 8 <= value(outcome, "throughput_send") <= 12
+    assert 8 <= value(outcome, "throughput_receive") <= 12
+    assert 8 <= value(outcome, "throughput_send_at_once") <= 12
+    assert 8 <= value(outcome, "throughput_receive_at_once") <= 12
+    assert value(outcome, "link_speed") == 10
     assert outcome.tool_versions["libiperf"].startswith("3.")
     live = [sample for sample in listener.samples if sample[0] == "throughput"]
     assert {sample[1] for sample in live} == {f"{component}/send", f"{component}/receive"}
-    assert max(sample[2] for sample in live) > 50
+    assert max(sample[2] for sample in live) > 5
     assert listener.fractions[-1] == 1.0
 
 
-@detects(ReasonCode.NET_THROUGHPUT_LOW, "real cable between namespaces, held to 40 of 100 Mb/s")
+@detects(ReasonCode.NET_THROUGHPUT_LOW, "real cable between namespaces, held to 4 of 10 Mb/s")
 @pytest.mark.root
 @pytest.mark.usefixtures("server")
 async def test_a_slow_path_fails_and_names_the_port(wire: Wire, tmp_path: Path, stand_ins: StandIns) -> None:
     physical(stand_ins)
-    wire.limit(40)
+    wire.limit(4)
     host = wire.host(tmp_path / "host", stand_ins.tools(), driver="ixgbe")
     outcome, _ = await vet(host, tmp_path, retransmit_warning=1.0)
     assert outcome.verdict is Verdict.FAIL
     low = [finding for finding in outcome.findings if finding.reason_code is ReasonCode.NET_THROUGHPUT_LOW]
     assert [finding.component for finding in low] == [f"nic:{wire.mac()}"] * 2
-    assert "a link of 100 Mb/s should reach 80 Mb/s" in low[0].message
+    assert "a link of 10 Mb/s should reach 8 Mb/s" in low[0].message
 
 
 @pytest.mark.root
