@@ -62,7 +62,8 @@ def read_error_nvme(scene: Scene) -> None:
 
 
 @GROUP.row(
-    "SATA: reads of one place fail (EIO), and the kernel tries again", fails("Storage", "disk_io_error", "disk:BAD1")
+    "SATA: reads of one place fail (EIO), and the kernel tries again",
+    fails("Storage", "disk_io_error", "disk:BAD1", also=("coverage_low",)),
 )
 def read_error_sata(scene: Scene) -> None:
     bad = bad_disk(scene, SIZE, eio_read=[[40 * MIB, 4096]])
@@ -71,7 +72,10 @@ def read_error_sata(scene: Scene) -> None:
     bad.must_have_hit("eio_read")
 
 
-@GROUP.row("a disk gives 3 MB/s where 40 are the floor", fails("Storage", "disk_slow", "disk:SLOW1"))
+@GROUP.row(
+    "a disk gives 3 MB/s where 40 are the floor",
+    fails("Storage", "disk_slow", "disk:SLOW1", also=("coverage_low",)),
+)
 def disk_slow(scene: Scene) -> None:
     bad = bad_disk(scene, SIZE)
     slow = bad.disk("nvme", "SLOW1")
