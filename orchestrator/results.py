@@ -23,6 +23,7 @@ from orchestrator.steps import (
     Refusal,
     ResultPosted,
     Step,
+    begun,
     finding,
     first_without_pass,
     moved_to,
@@ -129,12 +130,14 @@ def _accept(run: Run, event: ResultPosted, now: str) -> Step:
 
 
 def _retry_closed(run: Run, now: str) -> Run:
-    """A retry that was handed out is answered by its result, its acknowledgement may have been lost."""
+    """A retry that was handed out is answered by its result: its acknowledgement was lost, or is slower than the stage.
+    Then the execution began when the retry was handed out."""
     if not run.is_holding:
         return run
     for one in run.open_directives:
-        if one.cmd == RETRY_STAGE and one.sent_at and one.stage == run.retry_stage:
+        if one.cmd == RETRY_STAGE and one.sent_at and one.stage and one.stage == run.retry_stage:
             run = with_directive(run, replace(one, status=DONE, acked_at=now))
+            run = begun(run, one.stage, one.sent_at) if run.in_flight is None else run
     return run
 
 

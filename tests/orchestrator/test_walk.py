@@ -166,8 +166,11 @@ def test_a_result_in_a_hold_counts_only_for_the_retry_that_was_handed_out() -> N
     assert walk.post("SMART") == "FailedHolding", "the order had not reached the agent yet"
     walk.beat()
     assert walk.post("CPUStress") == "FailedHolding"
+    handed_out = walk.run.directives[0].sent_at
     assert walk.post("SMART") == "CPUStress", "a lost acknowledgement does not lose the result"
     assert walk.run.directives[0].status == "done"
+    record = walk.run.record_of("SMART")
+    assert (record.attempts, record.started_at) == (2, handed_out), "one execution more than the one that failed"
 
 
 def test_an_acknowledgement_after_the_result_changes_nothing() -> None:
