@@ -53,7 +53,9 @@ def disk_leaves_in_storage(scene: Scene) -> None:
     scene.walk()
 
 
-@GROUP.row("NVMe: reads of one place fail (EIO)", fails("Storage", "disk_io_error", "disk:BAD1"))
+@GROUP.row(
+    "NVMe: reads of one place fail (EIO)", fails("Storage", "disk_io_error", "disk:BAD1", also=("coverage_low",))
+)
 def read_error_nvme(scene: Scene) -> None:
     bad = bad_disk(scene, SIZE, eio_read=[[40 * MIB, 4096]])
     scene.boot(Machine(disks=(NVME, bad.disk("nvme", "BAD1"))), "Storage")
