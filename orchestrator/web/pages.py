@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.http_calls import body_of, error_reply
+from orchestrator.reports.forms import FORMS
 from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
 from orchestrator.web.access import LoginNeeded, who_of
@@ -55,7 +56,7 @@ class Pages:
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         made.filters.update({"printable": _printable, **FILTERS, **self.filters})
-        made.globals["static"] = self.static
+        made.globals.update({"static": self.static, "report_forms": FORMS})
         return made
 
     @cached_property

@@ -1,4 +1,4 @@
-"""One run: its page, the log as text, the samples for its charts, and its evidence."""
+"""One run: its page, the log as text, the samples for its charts, its evidence, and what changed since another run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from orchestrator.http_calls import json_reply
 from orchestrator.run_record import Run
 from orchestrator.steps import Refusal
 from orchestrator.store import Store
+from orchestrator.views import view_of
 from orchestrator.web.access import asker, needs
 from orchestrator.web.pages import Pages
 from orchestrator.web.run_facts import MapCache, RunFacts, bands_of, facts_of, limits_of
@@ -28,6 +29,7 @@ from vetting_agent.run_view import SampleView
 LOG_PAGE = 5000
 SAMPLE_PAGE = 5000
 POINTS = 600
+MOST_DIGITS = 18
 
 
 @dataclass
@@ -45,6 +47,7 @@ class RunPages:
             f"{one}/samples": self.samples,
             f"{one}/log.txt": self.log_file,
             f"{one}/evidence/{{evidence_id}}": self.evidence,
+            f"{one}/since/{{other}}": self.since,
         }
         return [
             Route(path, pages.guarding(needs("viewer", endpoint)), methods=["GET"])
@@ -108,6 +111,18 @@ class RunPages:
         path = self.acts.service.evidence.path_of(run.run_id, piece.sha256)
         name = f"run-{run.run_id}-{piece.id:03d}-{piece.stage}.tar.gz"
         return FileResponse(path, media_type="application/gzip", filename=name)
+
+    async def since(self, request: Request) -> Response:
+        """What changed on a host between two of its runs, whichever of them the address names first."""
+        from orchestrator.reports.drift import drift
+
+        run, other = self._run(request), request.path_params["other"]
+        earlier = self._store.find_run(int(other)) if other.isdecimal() and len(other) < MOST_DIGITS else None
+        if earlier is None:
+            raise Refusal(404, "no_such_run", f"There is no run {other[:MOST_DIGITS]}")
+        runs = sorted((run, earlier), key=lambda one: one.run_id)
+        before, after = [await view_of(self._store, one) for one in runs]
+        return self._pages.render(request, "since.html", before=before, after=after, changes=drift(before, after))
 
     def _run(self, request: Request) -> Run:
         return run_of(self._store, request)

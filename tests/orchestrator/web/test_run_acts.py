@@ -217,6 +217,39 @@ def test_evidence_and_log_are_downloaded(staffed: Served) -> None:
         assert page.count("<rect class=") == 3 * 48
 
 
+def test_each_form_of_the_report_is_downloaded(staffed: Served) -> None:
+    agent = held_on_storage(staffed, "reports")
+    with logged_in(staffed, "vera") as client:
+        page = client.get(f"/runs/{agent.run_id}").text
+        links = dict(re.findall(r'href="(/operator/v1/runs/\d+/report\?form=\w+)" download="run-\d+\.([\w.]+)"', page))
+        assert set(links.values()) == {"html", "json", "signed.json", "junit.xml", "ocp.jsonl", "csv"}
+        for link, suffix in links.items():
+            answer = client.get(link)
+            assert answer.status_code == 200, link
+            assert f".{suffix}" in answer.headers["content-disposition"]
+
+
+def test_what_changed_between_two_runs_of_a_host(staffed: Served) -> None:
+    older, newer = held_on_storage(staffed, "drifts"), held_on_storage(staffed, "drifts")
+    staffed.order(newer.run_id, "retry_stage", stage="Storage")
+    newer.call("heartbeat", {"activity": "holding"})
+    newer.call("result", result("Storage", said("pass", "3 disks read")))
+    with logged_in(staffed, "vera") as client:
+        assert f"/runs/{newer.run_id}/since/{older.run_id}" in client.get(f"/runs/{newer.run_id}").text
+        page = client.get(f"/runs/{newer.run_id}/since/{older.run_id}").text
+        assert f'between <a href="/runs/{older.run_id}">' in page
+        assert "These are two hosts" not in page
+        assert re.search(r'<th scope="row">Storage</th><td>verdict</td>.*<td class="wide">fail</td>', page)
+        assert "wipe_refused_data_present" in page
+        swapped = client.get(f"/runs/{older.run_id}/since/{newer.run_id}").text
+        assert swapped.count("<tr>") == page.count("<tr>"), "the older run comes first, however it is asked"
+        other = held_on_storage(staffed, "another")
+        page = client.get(f"/runs/{other.run_id}/since/{older.run_id}").text
+        assert "These are two hosts: drifts and another" in page
+        for wrong in ("99999", "x", "9" * 40, "-1"):
+            assert client.get(f"/runs/{newer.run_id}/since/{wrong}").status_code == 404
+
+
 def test_liveness_is_told_with_its_reason(staffed: Served) -> None:
     intervals = {"heartbeat_s": 0.2, "sensor_s": 1, "log_s": 1}
     agent = staffed.create(host="quiet", intervals=intervals)
