@@ -82,7 +82,8 @@ def override_for_another(scene: Scene) -> None:
 def members_refused(scene: Scene) -> None:
     disks = tuple(full(scene, kind) for kind in KINDS)
     before = sums_of(disk.file for disk in disks if disk.file)
-    boot_to_write(scene, Machine(disks=disks), [expected(kind, SIZE) for kind in KINDS])
+    # Seven fio at once take an emulated machine long to start.
+    boot_to_write(scene, Machine(disks=disks), [expected(kind, SIZE) for kind in KINDS], storage={"duration_s": 80.0})
     must_be_refused(scene.until_ended(), DATA, KINDS)
     must_be_untouched(scene, before)
 

@@ -15,10 +15,12 @@ from orchestrator.host_messages import ApproveRequest, HostEdit, HostRequest
 from orchestrator.host_record import POLICIES, UnknownHosts
 from orchestrator.host_service import HostService
 from orchestrator.http_calls import body_of, who_asks
-from orchestrator.run_creation import RunRequest
+from orchestrator.run_record import STAGE_NAMES, Run
 from orchestrator.steps import Refusal
 from orchestrator.web.access import needs
 from orchestrator.web.pages import Pages, form_of, one_of
+from orchestrator.web.run_form import NEWEST, offered_disks, run_request
+from stages.profiles import PROFILES
 
 ENCODED = 3
 """A form writes a byte as up to three."""
@@ -60,10 +62,19 @@ class HostPages:
 
     async def show_one(self, request: Request) -> Response:
         host = await self.hosts.host(request.path_params["name"])
-        runs = [run for run in reversed(self.hosts.store.runs()) if run.host == host.name][:20]
+        runs = self._runs_of(host.name)[:NEWEST]
         diff = await self.hosts.compare_host(host.profile, host.name) if host.profile else None
-        profiles = [one.name for one in await self.hosts.profiles()]
-        return self._pages.render(request, "host.html", host=host, runs=runs, diff=diff, profiles=profiles)
+        return self._pages.render(
+            request,
+            "host.html",
+            host=host,
+            runs=runs,
+            diff=diff,
+            profiles=[one.name for one in await self.hosts.profiles()],
+            test_profiles=tuple(PROFILES),
+            stages=STAGE_NAMES,
+            disks=await offered_disks(self.hosts.store, runs),
+        )
 
     async def add(self, request: Request) -> Response:
         form = await form_of(request)
@@ -93,10 +104,16 @@ class HostPages:
         return RedirectResponse("/hosts", 303)
 
     async def run(self, request: Request) -> Response:
-        """A new run for the host, with its profile: it awaits the host's next boot."""
+        """A new run for the host, as the form says: it awaits the host's next boot."""
         host = await self.hosts.host(request.path_params["name"])
-        run, _ = await self.acts.create(RunRequest(host=host.name), who_asks(request))
+        disks = await offered_disks(self.hosts.store, self._runs_of(host.name))
+        wanted = run_request(host.name, await form_of(request), disks)
+        run, _ = await self.acts.create(wanted, who_asks(request))
         return RedirectResponse(f"/runs/{run.run_id}", 303)
+
+    def _runs_of(self, host: str) -> list[Run]:
+        """The newest first."""
+        return [run for run in reversed(self.hosts.store.runs()) if run.host == host]
 
     async def import_form(self, request: Request) -> Response:
         return self._pages.render(request, "host_import.html", text="", report=None)

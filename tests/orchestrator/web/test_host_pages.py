@@ -11,9 +11,12 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from orchestrator.run_creation import RunRequest
+from orchestrator.web.run_form import offered, run_request
 from tests.orchestrator.fleet import mac_of, saved_profile, vetted
 from tests.orchestrator.served import Served, serving
-from tests.orchestrator.web.rig import console_url, log_in, logged_in, watched
+from tests.orchestrator.web.rig import console_url, held_on_storage, log_in, logged_in, watched
+from vetting_agent.wire import ExpectedDisk
 
 pytestmark = pytest.mark.slow
 TWICE = f"name,mac\nimp1,{mac_of(801)}\nimp2,{mac_of(801)}\n"
@@ -74,6 +77,71 @@ def test_a_host_is_added_a_file_imported_and_both_are_seen(staffed: Served, brow
         page.get_by_role("link", name="imp2").click()
         page.get_by_role("button", name="Vet at its next boot").click()
         page.wait_for_url("**/runs/*")
+
+
+def test_a_run_is_made_by_the_form(staffed: Served, browser: Browser, pictures: Path) -> None:
+    held_on_storage(staffed, "formed")
+    staffed.operator.post("/hosts", json={"name": "formed", "macs": [mac_of(815)]}).raise_for_status()
+    with watched(browser) as context:
+        page = context.new_page()
+        log_in(page, staffed, "olaf", "/hosts/formed")
+        page.get_by_text("Another run than its profile says").click()
+        page.get_by_label("Test profile").select_option("burnin")
+        page.get_by_label("GPU").uncheck()
+        page.get_by_label("go on with the other stages").check()
+        page.get_by_label("S45NNE0M500002").check()
+        page.screenshot(path=pictures / "host-new-run.png", full_page=True)
+        page.get_by_role("button", name="Vet so at its next boot").click()
+        page.wait_for_url("**/runs/*")
+    run = staffed.run(int(page.url.rsplit("/", 1)[1]))
+    assert (run["profile"], run["non_destructive"]) == ("burnin", False)
+    assert [stage["stage"] for stage in run["stages"]] == [
+        "Inventory",
+        "SMART",
+        "CPUStress",
+        "Storage",
+        "Network",
+        "PSU",
+    ]
+
+
+def test_a_form_that_makes_no_sense_makes_no_run(staffed: Served) -> None:
+    held_on_storage(staffed, "sense")
+    staffed.operator.post("/hosts", json={"name": "sense", "macs": [mac_of(816)]}).raise_for_status()
+    before = len(staffed.operator.get("/runs").json())
+    with logged_in(staffed, "olaf") as client:
+        for form, code in (
+            ({"write": "NOSUCH"}, "unknown_disk"),
+            ({"stage": "SMART", "write": "S45NNE0M500002"}, "writing_without_storage"),
+            ({"stage": "Nonsense"}, "unknown_stage"),
+            ({"profile": "slow"}, "malformed"),
+        ):
+            answer = client.post("/hosts/sense/run", data=form, headers={"HX-Request": "true"})
+            assert (answer.status_code, code in answer.text) == (422, True), (form, answer.text)
+    assert len(staffed.operator.get("/runs").json()) == before
+
+
+def test_only_what_is_ticked_may_be_written() -> None:
+    disks = offered({"disks": [{"serial": serial, "size_gb": 960.2} for serial in ("A", "B")]})
+    assert run_request("h", {"continue": ["on"]}, disks).on_failure == "continue"
+    asked = run_request("h", {"write": ["B"], "stay_on": ["on"]}, disks)
+    assert (asked.non_destructive, asked.expected_disks) == (False, [ExpectedDisk(serial="B", size_gb=960.2)])
+    assert (asked.on_failure, asked.shutdown_when_completed) == ("hold", False)
+    plain = run_request("h", {}, disks)
+    assert plain == RunRequest(host="h"), "the button alone"
+
+
+def test_only_disks_that_can_be_told_apart_are_offered() -> None:
+    disks = [
+        {"serial": "A", "size_gb": 960.2, "model": "M", "name": "sda"},
+        {"serial": "B", "size_gb": 1.0},
+        {"serial": "B", "size_gb": 1.0},
+        {"serial": None, "size_gb": 1.0},
+        {"serial": "C", "size_gb": None},
+        "nonsense",
+    ]
+    assert [one.serial for one in offered({"disks": disks})] == ["A"]
+    assert offered({"disks": "nonsense"}) == offered({}) == ()
 
 
 def test_a_waiting_host_is_approved(staffed: Served, browser: Browser, pictures: Path) -> None:
