@@ -222,7 +222,7 @@ def exchanged_in_storage(scene: Scene) -> None:
     assert new.file is not None
     before = sum_of(new.file)
     leaving = Disk("nvme", "VETNVME1", SIZE, can_leave=True)
-    claim, patient = [expected("VETNVME1", SIZE)], {"duration_s": 40.0}
+    claim, patient = [expected("VETNVME1", SIZE)], {"duration_s": 300.0}  # fio is not given up while it waits
     boot_to_write(scene, Machine(disks=(leaving,)), claim, storage=patient, tools=gate("fio", call=2))
     until_waiting(scene)
     _exchange(scene, str(new.file), "VETNVME1")
@@ -234,12 +234,12 @@ def exchanged_in_storage(scene: Scene) -> None:
 def _exchange(scene: Scene, file: str, serial: str) -> None:
     """Another disk in the place of the machine's first one."""
     scene.monitor.qmp("device_del", id="disk0")
-    scene.sh("until ! ls /dev/nvme?n1 2>/dev/null; do sleep 0.2; done", limit_s=60)
+    scene.sh("until ! ls /dev/nvme?n1 2>/dev/null; do sleep 0.2; done", limit_s=150)
     scene.until("the slot is empty", lambda _view: "disk0" not in _devices(scene))
     block = {"driver": "raw", "node-name": "block9", "file": {"driver": "file", "filename": file}}
     scene.monitor.qmp("blockdev-add", **block)
     scene.monitor.qmp("device_add", driver="nvme", id="disk9", drive="block9", serial=serial, bus="slot0")
-    scene.sh("until ls /dev/nvme?n1 2>/dev/null; do sleep 0.2; done", limit_s=60)
+    scene.sh("until ls /dev/nvme?n1 2>/dev/null; do sleep 0.2; done", limit_s=150)
     told = scene.sh("cat /sys/class/nvme/nvme*/serial").split()
     if told != [serial]:
         raise WrongTurn(f"the guest sees {told}, not {serial}")
