@@ -22,6 +22,9 @@ from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.stage import Stage, StageContext
 
 CANCEL_WAIT_S = 1.9
+"""How soon a stage has to be over when somebody waits for it."""
+PATIENCE_S = 15.0
+"""How soon when nobody does: under full load a slow machine takes its time."""
 SNAPSHOT_LIMIT_S = 15.0
 SURVIVORS_WAIT_S = 10.0
 LIMIT_FACTOR = 2.0
@@ -126,8 +129,9 @@ class StageRun:
         if task.done():
             readings, problem = self._result_of(task)
             return readings, [*problem, *findings]
-        if not await _end(task):
-            text = f"{self._stage.name} did not end within {CANCEL_WAIT_S} s of being cancelled"
+        wait_s = CANCEL_WAIT_S if self._interruption.done() else PATIENCE_S
+        if not await _end(task, wait_s):
+            text = f"{self._stage.name} did not end within {wait_s} s of being cancelled"
             findings.append(error(ReasonCode.UNKILLABLE, self._stage.name, text))
         return None, findings
 
@@ -190,10 +194,10 @@ class StageRun:
             self._context.warn(f"evidence file {file_name} could not be written: {problem}")
 
 
-async def _end(task: asyncio.Future[Outcome]) -> bool:
+async def _end(task: asyncio.Future[Any], wait_s: float = CANCEL_WAIT_S) -> bool:
     """Cancel the stage and wait; False when it would not end."""
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=CANCEL_WAIT_S)
+    done, _ = await asyncio.wait({task}, timeout=wait_s)
     if done and not task.cancelled():
         task.exception()  # retrieved, so that asyncio does not complain: the reason for the end is known
     return bool(done)
