@@ -16,7 +16,8 @@ vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptes
     nvme=nvme-cli ipmitool=ipmitool ethtool=ethtool lspci=pciutils dmidecode=dmidecode lsblk=util-linux
     unshare=util-linux setpriv=util-linux wipefs=util-linux ip=iproute2 sg_persist=sg3-utils"
 test_tools="chromium=chromium gcc=gcc sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables
-    openssl=openssl losetup=mount cpio=cpio ipmi_sim=openipmi"
+    openssl=openssl losetup=mount cpio=cpio ipmi_sim=openipmi dnsmasq=dnsmasq-base dhcpd=isc-dhcp-server
+    kea-dhcp4=kea-dhcp4-server grub-script-check=grub-common"
 image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
     git=git mkfs.vfat=dosfstools mkfs.ext4=e2fsprogs cryptsetup=cryptsetup-bin pvcreate=lvm2
     qemu-system-x86_64=qemu-system-x86 dnsmasq=dnsmasq-base nbdkit=nbdkit swtpm=swtpm ipmi_sim=openipmi
@@ -26,7 +27,8 @@ image_files="/usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu /usr/share/OVMF/OVMF_CO
     /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
     /usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-python-plugin.so=nbdkit-plugin-python"
 # Services that Debian's packages would switch on; nobody who runs this asked for a daemon.
-services="smartmontools=smartmontools.service lvm2=lvm2-monitor.service openssh-server=ssh.service nftables=nftables.service"
+services="smartmontools=smartmontools.service lvm2=lvm2-monitor.service openssh-server=ssh.service nftables=nftables.service
+    isc-dhcp-server=isc-dhcp-server.service kea-dhcp4-server=kea-dhcp4-server.service"
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
