@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from orchestrator.outbox import Outbox, OutboxWriter
 from orchestrator.run_record import Record, Run
 from vetting_agent.run_view import EventView, LogView, SampleView
 from vetting_agent.wire import LogLine, ResultRequest, Sample
@@ -73,6 +74,11 @@ class AuditEntry(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Transaction(Protocol):
     """Reads and writes that happen together or not at all."""
 
+    @property
+    def outbox(self) -> OutboxWriter:
+        """What others are told, as part of this write."""
+        ...
+
     def run(self, run_id: int) -> Run:
         """The run as it stands in this transaction. KeyError when there is none."""
         ...
@@ -120,6 +126,9 @@ class Transaction(Protocol):
 
 class Store(Protocol):
     """The database as the rest of the orchestrator sees it."""
+
+    @property
+    def outbox(self) -> Outbox: ...
 
     def runs(self) -> list[Run]:
         """All runs as they were last committed, oldest first."""

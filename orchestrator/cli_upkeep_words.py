@@ -1,0 +1,43 @@
+"""The words of what keeps a server up: its webhooks, what it keeps for how long, backup and restore."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+Commands = argparse._SubParsersAction
+Asks = Callable[[argparse.ArgumentParser, str, str], argparse.ArgumentParser]
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], asks: Asks) -> None:
+    """`webhooks`. `asks` makes a parser one that asks the server."""
+    module = "orchestrator.webhook_commands"
+    listing = asks(
+        commands.add_parser("webhooks", help="what waits to be told and what could not be; test: send a ping"),
+        "list_webhooks",
+        module,
+    )
+    listing.add_argument("--limit", type=int, default=1000, metavar="N", help="newest deliveries (default: 1000)")
+    acts = listing.add_subparsers(dest="act", metavar="ACT")
+    test = asks(acts.add_parser("test", help="send a signed ping and say what came of it"), "test_webhook", module)
+    test.add_argument("url", metavar="URL")
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--webhook",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="tell this receiver of held, ended and silent hosts; repeatable (see docs/operations.md)",
+    )
+    parser.add_argument(
+        "--webhook-secret", metavar="FILE", help="what webhooks are signed with (default: DIR/webhook-secret, made)"
+    )
+    parser.add_argument(
+        "--webhook-pause",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="before the first retry; each later pause is three times as long, up to an hour (default: 5)",
+    )
