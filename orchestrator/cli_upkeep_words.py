@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 Commands = argparse._SubParsersAction
+AddData = Callable[[argparse.ArgumentParser], None]
 Asks = Callable[[argparse.ArgumentParser, str, str], argparse.ArgumentParser]
 
 
@@ -21,6 +22,19 @@ def add_commands(commands: Commands[argparse.ArgumentParser], asks: Asks) -> Non
     acts = listing.add_subparsers(dest="act", metavar="ACT")
     test = asks(acts.add_parser("test", help="send a signed ping and say what came of it"), "test_webhook", module)
     test.add_argument("url", metavar="URL")
+
+
+def add_data_commands(commands: Commands[argparse.ArgumentParser], add_data: AddData) -> None:
+    """`backup` and `restore`: on the data folder, with a server or without."""
+    words = {
+        "backup": "write the data folder into one file, of a running server too",
+        "restore": "make a data folder of a backup; it must be empty or missing",
+    }
+    for name, text in words.items():
+        parser = commands.add_parser(name, help=text)
+        add_data(parser)
+        parser.add_argument("file", metavar="FILE")
+        parser.add_argument("--json", action="store_true", help="print the manifest")
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
