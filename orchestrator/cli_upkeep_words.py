@@ -55,3 +55,10 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="before the first retry; each later pause is three times as long, up to an hour (default: 5)",
     )
+    for what, span in (("logs", "90d"), ("samples", "30d")):
+        parser.add_argument(
+            f"--keep-{what}",
+            metavar="TIME",
+            default=span,
+            help=f"delete {what} of hosts after so long: 12h, {span}, 8w or forever (default: {span})",
+        )

@@ -54,6 +54,11 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX outbox_due ON outbox (receiver, state, due_at);
     """,
+    """
+    CREATE TABLE marks (
+        kind TEXT NOT NULL, ts TEXT NOT NULL, last_id INTEGER NOT NULL, PRIMARY KEY (kind, ts)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from orchestrator.cli_text import complain, say
 from orchestrator.listeners import CannotServe
+from orchestrator.retention import Kept, span_of
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import Running, ServeOptions, running
 from orchestrator.terminal_session import TerminalLimits
@@ -29,11 +30,13 @@ LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3600.0
 def main(arguments: argparse.Namespace) -> int:
     """Exit 0 after a signal, 1 when the server could not start."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("orchestrator.retention").setLevel(logging.INFO)  # what is deleted is told
     try:
         host, port = _address("--listen", arguments.listen)
         console = _console(arguments.console, host)
         boot = _boot_options(arguments)
         webhooks = _webhooks(arguments)
+        kept = Kept(_span("--keep-logs", arguments.keep_logs), _span("--keep-samples", arguments.keep_samples))
     except (ValueError, BadReceiver) as problem:
         complain(str(problem))
         return 2
@@ -45,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
-    more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks}
+    more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept}
     options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
@@ -83,6 +86,14 @@ def _boot_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "boot_port": port,
         "boot_extra": arguments.boot_extra,
     }
+
+
+def _span(option: str, text: str) -> float | None:
+    """Raises ValueError that names the option."""
+    try:
+        return span_of(text)
+    except ValueError as problem:
+        raise ValueError(f"{option} {problem}") from None
 
 
 def _webhooks(arguments: argparse.Namespace) -> WebhookOptions:

@@ -33,6 +33,7 @@ from orchestrator.iperf import IperfServers
 from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_socket
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
+from orchestrator.retention import Kept, keep_only
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
 from orchestrator.terminal_app import agent_routes, operator_routes
@@ -79,6 +80,7 @@ class ServeOptions:
     boot_extra: str = ""
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
     webhooks: WebhookOptions = field(default_factory=WebhookOptions)
+    kept: Kept = field(default_factory=Kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
+        await stack.enter_async_context(_in_background(keep_only(store, options.kept)))
         await _start_webhooks(stack, options.webhooks, service, keys)
         info = operator.info()
         write_private(options.data / "server.json", msgspec.json.encode(info))

@@ -21,6 +21,7 @@ from orchestrator.outbox import MOST_WAITING
 from orchestrator.run_record import Record, Run
 from orchestrator.schema import migrate
 from orchestrator.sqlite_outbox import SqliteOutbox, SqliteOutboxWriter
+from orchestrator.sqlite_retention import SqliteRetention
 from orchestrator.sqlite_rows import DOCUMENT, DOCUMENTS, HOLD_KEY, LOG_COLUMNS, hold_key_of, log_filter, log_view
 from orchestrator.sqlite_writer import GroupCommitter
 from orchestrator.store import AuditEntry, EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
@@ -62,12 +63,17 @@ class _Transaction:
         batch: Mapping[int, Run],
         outbox: SqliteOutboxWriter,
     ) -> None:
+        self._connection = connection
         self._execute = connection.execute
         self._many = connection.executemany
         self._committed = committed
         self._batch = batch
         self.changed = _Changed()
         self.outbox = outbox
+
+    @property
+    def retention(self) -> SqliteRetention:
+        return SqliteRetention(self._connection)
 
     def run(self, run_id: int) -> Run:
         for known in (self.changed.runs, self._batch):
