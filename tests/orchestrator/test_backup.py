@@ -20,6 +20,7 @@ import pytest
 
 from orchestrator.backup import make_backup
 from orchestrator.restore import RestoreFailed, restore
+from tests.orchestrator.receivers import Receiver, held, hooked_to, outbox_of, secret_of
 from tests.orchestrator.reports.test_report_commands import archive, send
 from tests.orchestrator.served import FAST, Agent, Served, serving
 
@@ -234,3 +235,19 @@ def test_a_newer_database_is_refused(folder: Path, tmp_path: Path) -> None:
     database.close()
     make_backup(tmp_path / "data", tmp_path / "b.tar")
     assert "newer program" in _refused(tmp_path / "b.tar", tmp_path / "there")
+
+
+def test_what_was_not_delivered_is_sent_by_the_restored_server_under_its_id(start: Start, tmp_path: Path) -> None:
+    receiver = Receiver()
+    with receiver:
+        pass  # nobody listens there yet
+    served = start(**hooked_to(receiver))
+    held(served)
+    (waiting,) = outbox_of(served)["deliveries"]
+    assert _command("backup", tmp_path / "b.tar", "--data", served.data).returncode == 0
+    served.kill()
+    restore(tmp_path / "b.tar", tmp_path / "there")
+    with receiver, serving(tmp_path / "there", **hooked_to(receiver)):
+        receiver.wait(lambda one: one.taken("run.held"))
+        assert receiver.calls[0].id == waiting["id"]
+        assert receiver.calls[0].is_signed_with(secret_of(served.data)), "with the old server's secret"

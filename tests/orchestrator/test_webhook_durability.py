@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from orchestrator.__main__ import main
 from tests.orchestrator.receivers import Receiver, held, hooked_to, until_empty
 from tests.orchestrator.served import FAST, Agent, Served
 
 Start = Callable[..., Served]
 
 
+@pytest.mark.slow
 def test_an_event_survives_kills_between_it_and_its_delivery(start: Start) -> None:
     receiver = Receiver(always=503)
     with receiver:
@@ -76,14 +76,14 @@ def test_a_refused_host_is_told_and_its_return_after_a_restart_too(start: Start)
         assert len(receiver.taken("host.auth_failed")) == 1
 
 
-def test_a_secret_that_others_may_read_or_that_is_none_starts_nothing(tmp_path: Path) -> None:
+def test_a_secret_that_others_may_read_or_that_is_none_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     secret = tmp_path / "secret"
-    argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
 
     def stderr(*words: str) -> str:
-        done = subprocess.run([*argv, *words], capture_output=True, text=True, timeout=60)
-        assert done.returncode in {1, 2}
-        return done.stderr
+        assert main(["serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0", *words]) in {1, 2}
+        return capsys.readouterr().err
 
     assert "cannot be read" in stderr("--webhook-secret", str(secret))
     secret.write_text("whsec_" + "A" * 40)
@@ -98,3 +98,20 @@ def test_a_secret_that_others_may_read_or_that_is_none_starts_nothing(tmp_path: 
         problem = stderr("--webhook", url)
         assert "webhook" in problem
         assert "hunter2" not in problem
+
+
+def test_a_result_that_is_refused_again_and_again_is_told(start: Start) -> None:
+    with Receiver() as receiver:
+        served = start(**hooked_to(receiver))
+        agent = served.create(host="odd", intervals=FAST)
+        agent.claim()
+        deadline = time.monotonic() + 20
+        while not receiver.taken() and time.monotonic() < deadline:
+            assert agent.send("result", {"stage": "Inventory", "passed": "perhaps"}).status_code == 422
+            agent.call("heartbeat", {"activity": "running"})
+            time.sleep(0.05)
+        (event,) = receiver.taken("host.result_failed")
+        assert "malformed" in event["data"]["reason"]
+        agent.post("Inventory")
+        receiver.wait(lambda one: one.taken("host.recovered"))
+        assert [one["type"] for one in receiver.taken()][:2] == ["host.result_failed", "host.recovered"]
