@@ -103,6 +103,8 @@ def _handler(receiver: Receiver, closing: threading.Event) -> type[BaseHTTPReque
                 return
             self.send_response(answer)
             self.send_header("Content-Length", "0")
+            if 300 <= answer < 400:
+                self.send_header("Location", "/elsewhere")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
