@@ -15,13 +15,12 @@ def add_commands(commands: Commands[argparse.ArgumentParser], asks: Asks) -> Non
     module = "orchestrator.webhook_commands"
     listing = asks(
         commands.add_parser("webhooks", help="what waits to be told and what could not be; test: send a ping"),
-        "list_webhooks",
+        "webhooks",
         module,
     )
     listing.add_argument("--limit", type=int, default=1000, metavar="N", help="newest deliveries (default: 1000)")
-    acts = listing.add_subparsers(dest="act", metavar="ACT")
-    test = asks(acts.add_parser("test", help="send a signed ping and say what came of it"), "test_webhook", module)
-    test.add_argument("url", metavar="URL")
+    listing.add_argument("act", nargs="?", choices=("test",), help="send a signed ping and say what came of it")
+    listing.add_argument("url", nargs="?", metavar="URL", help="of the receiver that is tested")
 
 
 def add_data_commands(commands: Commands[argparse.ArgumentParser], add_data: AddData) -> None:

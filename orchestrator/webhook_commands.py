@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 
+from orchestrator.cli_commands import BadArgument
 from orchestrator.cli_text import say, say_json, table
 from orchestrator.operator_client import OperatorClient
 from orchestrator.outbox import FAILED, PENDING
 from orchestrator.webhook_app import DeliveryView, PingOutcome, WebhookList
 
 
-def list_webhooks(arguments: argparse.Namespace, client: OperatorClient) -> int:
+def webhooks(arguments: argparse.Namespace, client: OperatorClient) -> int:
+    """The list, or `test URL`."""
+    if arguments.act is None:
+        return _listed(arguments, client)
+    if arguments.url is None:
+        raise BadArgument("webhooks test needs the URL that is tested")
+    return _tested(arguments, client)
+
+
+def _listed(arguments: argparse.Namespace, client: OperatorClient) -> int:
     found = client.get("/webhooks", WebhookList, limit=max(1, arguments.limit))
     if arguments.json:
         say_json(found)
@@ -38,7 +48,7 @@ def _row(one: DeliveryView) -> tuple[str, ...]:
     return (one.id, one.type, one.receiver, one.state, tries, one.created_at, one.due_at or "", one.problem)
 
 
-def test_webhook(arguments: argparse.Namespace, client: OperatorClient) -> int:
+def _tested(arguments: argparse.Namespace, client: OperatorClient) -> int:
     """Exit 0 when the receiver took it, 1 when not."""
     outcome = client.post("/webhooks/test", {"url": arguments.url}, PingOutcome)
     if arguments.json:

@@ -165,6 +165,7 @@ def test_the_command_lists_what_waits_and_sends_a_ping(start: Start) -> None:
         assert "test webhook" in audit
         assert "who-knows" not in audit
         assert _command(served, "webhooks", "test", "ftp://somewhere").returncode == 1
+        assert _command(served, "webhooks", "test").returncode == 2
 
 
 def test_without_receivers_nothing_is_kept(start: Start) -> None:
