@@ -12,6 +12,8 @@ from importlib import import_module
 from types import ModuleType
 
 from orchestrator.cli_hosts_words import add_commands as add_host_commands
+from orchestrator.cli_upkeep_words import add_commands as add_upkeep_commands
+from orchestrator.cli_upkeep_words import add_data_commands, add_serve_options
 
 ROLES = ("viewer", "operator", "admin")
 PROFILE_NAMES = ("quick", "standard", "burnin")
@@ -29,6 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(document_text())
         return 0
+    if arguments.command in {"backup", "restore"}:
+        from orchestrator import backup_commands
+
+        return backup_commands.main(arguments)
     if arguments.command == "verify":
         from orchestrator.cli_reports import verify
 
@@ -82,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
     _add_account_commands(commands)
     _add_reports(commands)
+    add_upkeep_commands(commands, _asks)
+    add_data_commands(commands, _add_data)
     _add_simulate(commands.add_parser("simulate", help="put simulated agents on a server without hosts"))
     commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
     return top
@@ -159,6 +167,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for a host to connect back for a terminal, and then for its shell to start (default: 15)",
     )
+    add_serve_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line when listening")
 
 

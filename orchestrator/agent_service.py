@@ -25,6 +25,7 @@ from orchestrator.clock import later, now_text, seconds_between
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
 from orchestrator.iperf import IperfServers
+from orchestrator.keeping import keep
 from orchestrator.peers import late_findings, peer_findings
 from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
@@ -350,19 +351,6 @@ class AgentService:
         for run in self.store.runs():
             if not run.stalled and run.expects_calls and self.is_silent(run):
                 await self.apply(run.run_id, WentSilent())
-
-
-def keep(transaction: Transaction, before: Run, step: Step, now: str) -> None:
-    """Store what a step says: the record, the history, and results of the orchestrator's own."""
-    if step.run is not before:
-        transaction.put_run(step.run)
-    for note in step.notes:
-        transaction.add_event(before.run_id, EventView(ts=now, kind=note.kind, text=note.text))
-    for own in step.own_results:
-        request = ResultRequest(
-            stage=own.stage, passed=False, summary=own.summary, message=own.summary.headline, result_id=own.result_id
-        )
-        transaction.put_result(before.run_id, own.result_id, request, now)
 
 
 def _status_of(request: HeartbeatRequest, now: str) -> Status:

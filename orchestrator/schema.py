@@ -46,6 +46,19 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, ts TEXT NOT NULL, entry BLOB NOT NULL);
     """,
+    """
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, type TEXT NOT NULL, created_at TEXT NOT NULL,
+        receiver TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, due_at TEXT NOT NULL, tried_at TEXT,
+        problem TEXT NOT NULL, body BLOB NOT NULL
+    );
+    CREATE INDEX outbox_due ON outbox (receiver, state, due_at);
+    """,
+    """
+    CREATE TABLE marks (
+        kind TEXT NOT NULL, ts TEXT NOT NULL, last_id INTEGER NOT NULL, PRIMARY KEY (kind, ts)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -14,23 +14,30 @@ from typing import Any
 import msgspec
 
 from orchestrator.cli_text import complain, say
+from orchestrator.listeners import CannotServe
+from orchestrator.retention import Kept, span_of
 from orchestrator.schema import SchemaTooNew
-from orchestrator.server import CannotServe, Running, ServeOptions, running
+from orchestrator.server import Running, ServeOptions, running
 from orchestrator.terminal_session import TerminalLimits
+from orchestrator.webhook_receivers import MOST_RECEIVERS, BadReceiver, WebhookOptions, checked
 
 log = logging.getLogger("orchestrator")
 MOST_IPERF_SERVERS = 64
 LONGEST_TERMINAL_TIMEOUT_S = 300
+LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3600.0
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit 0 after a signal, 1 when the server could not start."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("orchestrator.retention").setLevel(logging.INFO)  # what is deleted is told
     try:
         host, port = _address("--listen", arguments.listen)
         console = _console(arguments.console, host)
         boot = _boot_options(arguments)
-    except ValueError as problem:
+        webhooks = _webhooks(arguments)
+        kept = Kept(_span("--keep-logs", arguments.keep_logs), _span("--keep-samples", arguments.keep_samples))
+    except (ValueError, BadReceiver) as problem:
         complain(str(problem))
         return 2
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
@@ -41,7 +48,8 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
-    options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **boot, terminal=terminal)
+    more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept}
+    options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:
@@ -78,6 +86,25 @@ def _boot_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "boot_port": port,
         "boot_extra": arguments.boot_extra,
     }
+
+
+def _span(option: str, text: str) -> float | None:
+    """Raises ValueError that names the option."""
+    try:
+        return span_of(text)
+    except ValueError as problem:
+        raise ValueError(f"{option} {problem}") from None
+
+
+def _webhooks(arguments: argparse.Namespace) -> WebhookOptions:
+    """Raises ValueError and BadReceiver that say what is wrong."""
+    receivers = tuple(dict.fromkeys(checked(url) for url in arguments.webhook))
+    if len(receivers) > MOST_RECEIVERS:
+        raise ValueError(f"there may be {MOST_RECEIVERS} webhooks, not {len(receivers)}")
+    if not LEAST_PAUSE_S <= arguments.webhook_pause <= LONGEST_PAUSE_S:
+        raise ValueError(f"--webhook-pause must be {LEAST_PAUSE_S} to {LONGEST_PAUSE_S:.0f} seconds")
+    secret = Path(arguments.webhook_secret) if arguments.webhook_secret else None
+    return WebhookOptions(receivers, secret, arguments.webhook_pause)
 
 
 async def _serve(options: ServeOptions, *, as_json: bool) -> int:

@@ -11,10 +11,8 @@ import asyncio
 import contextlib
 import fcntl
 import logging
-import os
 import socket
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +30,10 @@ from orchestrator.evidence import EvidenceFolder
 from orchestrator.host_service import HostService
 from orchestrator.images import ImageFolder, NoImage
 from orchestrator.iperf import IperfServers
+from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_socket
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
+from orchestrator.retention import Kept, keep_only
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
 from orchestrator.terminal_app import agent_routes, operator_routes
@@ -42,11 +42,14 @@ from orchestrator.terminals import Terminals
 from orchestrator.tls import certificate_in, write_private
 from orchestrator.web.accounts import Accounts
 from orchestrator.web.accounts_api import AccountsApi
+from orchestrator.webhook_alerts import AlertWatch
+from orchestrator.webhook_app import WebhookApi
+from orchestrator.webhook_receivers import WebhookOptions
+from orchestrator.webhook_signing import FILE_NAME, BadSecret, secrets_in
 from probes.host import REAL_PROC
 from probes.tools import Tools
 
 log = logging.getLogger(__name__)
-LONGEST_SOCKET_PATH = 100
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Longer than any sensible heartbeat, so that agents keep their TLS connection."""
@@ -55,10 +58,6 @@ MESSAGE_BYTES = 256 * 1024
 """Of a terminal: what is more comes in several messages."""
 GRACE_S = 5
 IDLE_CHECK_S = 0.05
-
-
-class CannotServe(Exception):
-    """The server cannot start; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ class ServeOptions:
     """Where boot services listen, in plain HTTP. None: nowhere."""
     boot_extra: str = ""
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
+    webhooks: WebhookOptions = field(default_factory=WebhookOptions)
+    kept: Kept = field(default_factory=Kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,11 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_data_folder(options.data))
         certificate = certificate_in(options.data)
-        tcp = stack.enter_context(_tcp_socket(options.host, options.port))
-        unix = stack.enter_context(_unix_socket(options.data))
-        page = stack.enter_context(_tcp_socket(*options.console)) if options.console else None
-        store = SqliteStore.open(options.data / "orchestrator.db")
+        tcp = stack.enter_context(tcp_socket(options.host, options.port))
+        unix = stack.enter_context(unix_socket(options.data))
+        page = stack.enter_context(tcp_socket(*options.console)) if options.console else None
+        keys = _webhook_keys(options)
+        store = SqliteStore.open(options.data / "orchestrator.db", options.webhooks.receivers)
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
         evidence = EvidenceFolder(options.data / "evidence")
@@ -115,11 +117,11 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         await terminals.recover()
         tokens = BootTokens.of(options.data)
         service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens)
-        url = options.url or f"https://{_reachable(tcp)}"
+        url = options.url or f"https://{reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
         boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
-        console_url = f"https://{_reachable(page)}/" if page else None
+        console_url = f"https://{reachable(page)}/" if page else None
         operator = OperatorApi(
             service, hosts, url, certificate.fingerprint, unix.getsockname(), options.data, console_url, boot
         )
@@ -127,7 +129,8 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
         await stack.enter_async_context(_listening(agent_app(service, agent_routes(service, terminals)), tcp, **tls))
-        local = [*AccountsApi(accounts).routes(), *operator_routes(terminals, local_operator, PREFIX)]
+        webhooks = WebhookApi(store, options.webhooks.receivers, keys).routes()
+        local = [*AccountsApi(accounts).routes(), *webhooks, *operator_routes(terminals, local_operator, PREFIX)]
         await stack.enter_async_context(_listening(operator.app(local), unix))
         if page is not None:
             from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
@@ -138,6 +141,8 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
         await stack.enter_async_context(_in_background(_watch(service)))
+        await stack.enter_async_context(_in_background(keep_only(store, options.kept)))
+        await _start_webhooks(stack, options.webhooks, service, keys)
         info = operator.info()
         write_private(options.data / "server.json", msgspec.json.encode(info))
         stack.callback((options.data / "server.json").unlink, missing_ok=True)
@@ -161,10 +166,35 @@ async def _boot(
     except NoImage as problem:
         raise CannotServe(str(problem)) from None
     assert service.boot_tokens is not None
-    listener = stack.enter_context(_tcp_socket(options.boot_host, options.boot_port))
+    listener = stack.enter_context(tcp_socket(options.boot_host, options.boot_port))
     boot = BootService(service, hosts, service.boot_tokens, image, url, fingerprint, options.boot_extra)
     await stack.enter_async_context(_listening(boot_app(boot), listener))
-    return f"http://{_reachable(listener)}"
+    return f"http://{reachable(listener)}"
+
+
+def _webhook_keys(options: ServeOptions) -> tuple[bytes, ...]:
+    """What webhooks are signed with. Raises CannotServe."""
+    given = options.webhooks.secret
+    try:
+        return secrets_in(given or options.data / FILE_NAME, make=given is None)
+    except BadSecret as problem:
+        raise CannotServe(str(problem)) from None
+
+
+async def _start_webhooks(
+    stack: contextlib.AsyncExitStack, options: WebhookOptions, service: AgentService, keys: tuple[bytes, ...]
+) -> None:
+    """Delivery, and the watch for alerts that only others would see; nothing where nobody is to be told."""
+    if not options.receivers:
+        return
+    from orchestrator.webhook_sending import Sender  # with httpx, which takes its time to load
+    from orchestrator.webhooks import Webhooks
+
+    alerts = AlertWatch(service)
+    await alerts.recall()
+    webhooks = Webhooks(service.store, Sender.of(keys), options.receivers, options.first_pause_s)
+    await stack.enter_async_context(_in_background(webhooks.run()))
+    await stack.enter_async_context(_in_background(_watch_alerts(alerts)))
 
 
 @contextlib.contextmanager
@@ -178,37 +208,6 @@ def _data_folder(folder: Path) -> Iterator[None]:
         except OSError:
             raise CannotServe(f"another vetting-orchestrator already serves {folder}") from None
         yield
-
-
-@contextlib.contextmanager
-def _tcp_socket(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio switches Nagle's algorithm off only then: 2 ms a call instead of 44.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as problem:
-            raise CannotServe(f"cannot listen on {host}:{port}: {problem.strerror}") from None
-        listener.setblocking(False)
-        yield listener
-
-
-@contextlib.contextmanager
-def _unix_socket(data: Path) -> Iterator[socket.socket]:
-    """DATA/operator.sock with mode 0600; in a folder of its own under /tmp when that path is too long for a socket."""
-    with contextlib.ExitStack() as stack:
-        path = data.absolute() / "operator.sock"
-        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vetting-", dir="/tmp"))
-            path = Path(folder) / "operator.sock"
-        path.unlink(missing_ok=True)
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        listener.bind(str(path))
-        path.chmod(0o600)
-        stack.callback(path.unlink, missing_ok=True)
-        listener.setblocking(False)
-        yield listener
 
 
 @contextlib.asynccontextmanager
@@ -280,19 +279,10 @@ async def _watch(service: AgentService) -> None:
             log.exception("looking after the runs failed")
 
 
-def _reachable(listener: socket.socket) -> str:
-    """host:port as hosts of the network reach it: the address with the default route where all are listened on."""
-    host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104  # compared, not listened on
-        host = _own_address(listener.family)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _own_address(family: int) -> str:
-    nowhere = "2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1"
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+async def _watch_alerts(alerts: AlertWatch) -> None:
+    while True:
+        await asyncio.sleep(WATCH_S)
         try:
-            probe.connect((nowhere, 9))  # sends nothing: it only asks the routing table
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+            await alerts.check()
+        except Exception:
+            log.exception("looking for alerts failed")

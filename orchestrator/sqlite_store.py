@@ -17,8 +17,12 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
+from orchestrator.outbox import MOST_WAITING
 from orchestrator.run_record import Record, Run
 from orchestrator.schema import migrate
+from orchestrator.sqlite_outbox import SqliteOutbox, SqliteOutboxWriter
+from orchestrator.sqlite_retention import SqliteRetention
+from orchestrator.sqlite_rows import DOCUMENT, DOCUMENTS, HOLD_KEY, LOG_COLUMNS, hold_key_of, log_filter, log_view
 from orchestrator.sqlite_writer import GroupCommitter
 from orchestrator.store import AuditEntry, EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
 from vetting_agent.run_view import EventView, LogView, SampleView
@@ -52,12 +56,24 @@ class _Changed:
 class _Transaction:
     """One write: it sees what is committed, what earlier writes of its batch left, and its own changes."""
 
-    def __init__(self, connection: sqlite3.Connection, committed: Mapping[int, Run], batch: Mapping[int, Run]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        committed: Mapping[int, Run],
+        batch: Mapping[int, Run],
+        outbox: SqliteOutboxWriter,
+    ) -> None:
+        self._connection = connection
         self._execute = connection.execute
         self._many = connection.executemany
         self._committed = committed
         self._batch = batch
         self.changed = _Changed()
+        self.outbox = outbox
+
+    @property
+    def retention(self) -> SqliteRetention:
+        return SqliteRetention(self._connection)
 
     def run(self, run_id: int) -> Run:
         for known in (self.changed.runs, self._batch):
@@ -104,7 +120,7 @@ class _Transaction:
             self._execute("INSERT INTO samples (run_id, batch) VALUES (?, ?)", (run_id, _json(batch)))
 
     def hold_key(self, run_id: int) -> HoldKey | None:
-        return _hold_key(self._execute(HOLD_KEY, (run_id,)).fetchone())
+        return hold_key_of(self._execute(HOLD_KEY, (run_id,)).fetchone())
 
     def put_hold_key(self, run_id: int, key: HoldKey) -> None:
         row = (run_id, key.private_key, key.authorized_key, key.expires_at)
@@ -136,33 +152,10 @@ class _Transaction:
         self._execute("INSERT INTO audit (ts, entry) VALUES (?, ?)", (entry.ts, _json(entry)))
 
 
-DOCUMENT = "SELECT body FROM documents WHERE kind = ? AND key = ?"
-DOCUMENTS = "SELECT body FROM documents WHERE kind = ? ORDER BY key"
-HOLD_KEY = "SELECT private_key, authorized_key, expires_at FROM hold_keys WHERE run_id = ?"
-LOG_COLUMNS = "id, ts, level, stage, text, instance_id, seq"
-
-
-def _hold_key(row: Any) -> HoldKey | None:
-    return None if row is None else HoldKey(private_key=row[0], authorized_key=row[1], expires_at=row[2])
-
-
-def _log_view(row: Any) -> LogView:
-    names = ("id", "ts", "level", "stage", "text", "instance_id", "seq")
-    return LogView(**dict(zip(names, row, strict=True)))
-
-
-def _log_filter(stage: str | None, levels: Sequence[str]) -> tuple[str, list[object]]:
-    """More conditions for a query of lines, and their values."""
-    where = "" if stage is None else " AND stage = ?"
-    if levels:
-        where += f" AND level IN ({', '.join('?' * len(levels))})"
-    return where, [*([] if stage is None else [stage]), *levels]
-
-
 class SqliteStore:
     """See `orchestrator.store.Store`. Open it with `SqliteStore.open(path)`."""
 
-    def __init__(self, writing: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, writing: sqlite3.Connection, path: Path, receivers: Sequence[str], most_waiting: int) -> None:
         self._writing = writing
         self._path = path
         self._committed = _Changed(
@@ -177,10 +170,15 @@ class SqliteStore:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self._reading: sqlite3.Connection | None = None
         self._closed = False
+        self._outbox = SqliteOutboxWriter(writing, receivers, most_waiting)
+        self.outbox = SqliteOutbox(self._query, self._outbox)
 
     @classmethod
-    def open(cls, path: Path) -> SqliteStore:
-        """Open or create the database (mode 0600). Raises sqlite3.Error and SchemaTooNew."""
+    def open(cls, path: Path, receivers: Sequence[str] = (), most_waiting: int = MOST_WAITING) -> SqliteStore:
+        """Open or create the database (mode 0600). Raises sqlite3.Error and SchemaTooNew.
+
+        `receivers`: URLs of webhooks, for each of which at most so many events wait.
+        """
         path.touch(mode=0o600)
         writing = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         writing.execute("PRAGMA journal_mode = WAL")
@@ -188,7 +186,7 @@ class SqliteStore:
         writing.execute("PRAGMA foreign_keys = ON")
         writing.execute("PRAGMA busy_timeout = 5000")
         migrate(writing)
-        store = cls(writing, path)
+        store = cls(writing, path, receivers, most_waiting)
         store._writer.start()
         return store
 
@@ -206,7 +204,7 @@ class SqliteStore:
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         """On the writer's thread. A write that raises leaves nothing for the next ones of its batch to see."""
-        transaction = _Transaction(self._writing, self._committed.runs, self._batch.runs)
+        transaction = _Transaction(self._writing, self._committed.runs, self._batch.runs, self._outbox)
         answer = work(transaction)
         self._batch.update(transaction.changed)
         return answer
@@ -228,21 +226,21 @@ class SqliteStore:
     async def logs(
         self, run_id: int, after: int, limit: int, *, stage: str | None = None, levels: Sequence[str] = ()
     ) -> list[LogView]:
-        where, values = _log_filter(stage, levels)
+        where, values = log_filter(stage, levels)
         query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? AND id > ?{where} ORDER BY id LIMIT ?"  # noqa: S608  # constants
-        return [_log_view(row) for row in await self._query(query, run_id, after, *values, limit)]
+        return [log_view(row) for row in await self._query(query, run_id, after, *values, limit)]
 
     async def log_tail(
         self, run_id: int, limit: int, *, stage: str | None = None, levels: Sequence[str] = ()
     ) -> list[LogView]:
-        where, values = _log_filter(stage, levels)
+        where, values = log_filter(stage, levels)
         query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ?{where} ORDER BY id DESC LIMIT ?"  # noqa: S608  # constants
-        return [_log_view(row) for row in reversed(await self._query(query, run_id, *values, limit))]
+        return [log_view(row) for row in reversed(await self._query(query, run_id, *values, limit))]
 
     async def last_log(self, run_id: int) -> LogView | None:
         query = f"SELECT {LOG_COLUMNS} FROM logs WHERE run_id = ? ORDER BY id DESC LIMIT 1"  # noqa: S608  # a constant
         rows = await self._query(query, run_id)
-        return _log_view(rows[0]) if rows else None
+        return log_view(rows[0]) if rows else None
 
     async def samples(self, run_id: int, after: int, limit: int) -> tuple[list[SampleView], int]:
         query = "SELECT id, batch FROM samples WHERE run_id = ? AND id > ? ORDER BY id LIMIT ?"
@@ -261,7 +259,7 @@ class SqliteStore:
 
     async def hold_key(self, run_id: int) -> HoldKey | None:
         rows = await self._query(HOLD_KEY, run_id)
-        return _hold_key(rows[0] if rows else None)
+        return hold_key_of(rows[0] if rows else None)
 
     async def evidence(self, run_id: int) -> list[EvidenceRecord]:
         names = ("id", "stage", "result_id", "sha256", "size", "received_at")

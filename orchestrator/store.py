@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from orchestrator.outbox import Outbox, OutboxWriter
 from orchestrator.run_record import Record, Run
 from vetting_agent.run_view import EventView, LogView, SampleView
 from vetting_agent.wire import LogLine, ResultRequest, Sample
@@ -70,8 +71,31 @@ class AuditEntry(Record, frozen=True, kw_only=True, omit_defaults=False):
     id: int = 0
 
 
+class RetentionWriter(Protocol):
+    """What grows with time, inside a transaction. `table` is `logs` or `samples`."""
+
+    def mark(self, now: str) -> None:
+        """Note how far the tables have come."""
+        ...
+
+    def delete(self, table: str, before: str, limit: int) -> int:
+        """Delete up to `limit` of the oldest rows that were taken in before a mark older than `before`; how many.
+
+        The newest row of all stays: the numbers of rows never start anew.
+        """
+        ...
+
+
 class Transaction(Protocol):
     """Reads and writes that happen together or not at all."""
+
+    @property
+    def outbox(self) -> OutboxWriter:
+        """What others are told, as part of this write."""
+        ...
+
+    @property
+    def retention(self) -> RetentionWriter: ...
 
     def run(self, run_id: int) -> Run:
         """The run as it stands in this transaction. KeyError when there is none."""
@@ -120,6 +144,9 @@ class Transaction(Protocol):
 
 class Store(Protocol):
     """The database as the rest of the orchestrator sees it."""
+
+    @property
+    def outbox(self) -> Outbox: ...
 
     def runs(self) -> list[Run]:
         """All runs as they were last committed, oldest first."""
