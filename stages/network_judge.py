@@ -190,7 +190,9 @@ def _judge_flow(reading: PortReading, direction: str, measured: FlowReading, lim
         text += f"limit, not the link (busy: {flow.own_cpu:.0f} % here, {flow.peer_cpu:.0f} % at the other end)"
         return [error(ReasonCode.NET_THROUGHPUT_NOT_TESTED, port.component, text)], [measurement]
     verb = "sends" if direction == "send" else "receives"
-    text = f"{port.name} {verb} {flow.mbps:.0f} Mb/s; a link of {reading.speed_mbps} Mb/s should reach {limit:.0f} Mb/s"
+    slower = limits.path_mbps is not None and limits.path_mbps < (reading.speed_mbps or 0)
+    what = f"path of {limits.path_mbps:.0f}" if slower else f"link of {reading.speed_mbps}"
+    text = f"{port.name} {verb} {flow.mbps:.0f} Mb/s; a {what} Mb/s should reach {limit:.0f} Mb/s"
     return [error(ReasonCode.NET_THROUGHPUT_LOW, port.component, text)], [measurement]
 
 

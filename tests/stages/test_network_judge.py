@@ -178,6 +178,8 @@ def test_a_known_slower_path_is_the_measure() -> None:
     slow = driven(flows={"send": moved(mbps=480.0), "receive": moved(mbps=480.0)})
     assert judged(slow).verdict is Verdict.FAIL
     assert judged(slow, Options(path_mbps=500.0)).verdict is Verdict.PASS
+    assert "a link of 1000 Mb/s should reach 800 Mb/s" in judged(slow).message
+    assert "a path of 700 Mb/s should reach 560 Mb/s" in judged(slow, Options(path_mbps=700.0)).message
     assert judged(slow, Options(throughput_share=0.4)).verdict is Verdict.PASS
 
 
