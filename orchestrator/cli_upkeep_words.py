@@ -54,6 +54,9 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="before the first retry; each later pause is three times as long, up to an hour (default: 5)",
     )
+    parser.add_argument(
+        "--push-logs", metavar="URL", help="push the hosts' log lines to this VictoriaLogs: http://host:9428"
+    )
     for what, span in (("logs", "90d"), ("samples", "30d")):
         parser.add_argument(
             f"--keep-{what}",

@@ -36,6 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
         console = _console(arguments.console, host)
         boot = _boot_options(arguments)
         webhooks = _webhooks(arguments)
+        push_logs = checked(arguments.push_logs, "--push-logs") if arguments.push_logs else None
         kept = Kept(_span("--keep-logs", arguments.keep_logs), _span("--keep-samples", arguments.keep_samples))
     except (ValueError, BadReceiver) as problem:
         complain(str(problem))
@@ -48,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
-    more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept}
+    more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept, "push_logs": push_logs}
     options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))

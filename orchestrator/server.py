@@ -81,6 +81,8 @@ class ServeOptions:
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
     webhooks: WebhookOptions = field(default_factory=WebhookOptions)
     kept: Kept = field(default_factory=Kept)
+    push_logs: str | None = None
+    """URL of a VictoriaLogs that gets the hosts' log lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,10 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         await stack.enter_async_context(_in_background(_watch(service)))
         await stack.enter_async_context(_in_background(keep_only(store, options.kept)))
         await _start_webhooks(stack, options.webhooks, service, keys)
+        if options.push_logs is not None:
+            from orchestrator.log_push import LogPush  # with httpx
+
+            await stack.enter_async_context(_in_background(LogPush(store, options.push_logs).run()))
         info = operator.info()
         write_private(options.data / "server.json", msgspec.json.encode(info))
         stack.callback((options.data / "server.json").unlink, missing_ok=True)

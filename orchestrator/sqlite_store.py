@@ -242,6 +242,10 @@ class SqliteStore:
         rows = await self._query(query, run_id)
         return log_view(rows[0]) if rows else None
 
+    async def new_logs(self, after: int, limit: int) -> list[tuple[int, LogView]]:
+        query = f"SELECT run_id, {LOG_COLUMNS} FROM logs WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # constants
+        return [(row[0], log_view(row[1:])) for row in await self._query(query, after, limit)]
+
     async def samples(self, run_id: int, after: int, limit: int) -> tuple[list[SampleView], int]:
         query = "SELECT id, batch FROM samples WHERE run_id = ? AND id > ? ORDER BY id LIMIT ?"
         samples: list[SampleView] = []

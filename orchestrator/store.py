@@ -187,6 +187,10 @@ class Store(Protocol):
 
     async def last_log(self, run_id: int) -> LogView | None: ...
 
+    async def new_logs(self, after: int, limit: int) -> list[tuple[int, LogView]]:
+        """Lines of all runs with an id above `after`, oldest first, each with its run. Ids only grow."""
+        ...
+
     async def samples(self, run_id: int, after: int, limit: int) -> tuple[list[SampleView], int]:
         """Samples of batches with an id above `after`, until there are `limit`, and the last batch's id."""
         ...

@@ -31,17 +31,17 @@ class WebhookOptions:
     first_pause_s: float = FIRST_PAUSE_S
 
 
-def checked(url: str) -> str:
+def checked(url: str, what: str = "a webhook") -> str:
     """The URL of a receiver. Raises BadReceiver, without the URL's secrets in its text."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        raise BadReceiver("a webhook's URL cannot be read") from None
+        raise BadReceiver(f"{what}: the URL cannot be read") from None
     if not sound or not url.isascii() or not url.isprintable() or len(url) > LONGEST_URL:
-        raise BadReceiver(f"a webhook's URL must be http://… or https://…, at most {LONGEST_URL} characters")
+        raise BadReceiver(f"{what}: the URL must be http://… or https://…, at most {LONGEST_URL} characters")
     if parts.username is not None or parts.password is not None or parts.fragment:
-        raise BadReceiver(f"the URL of the webhook at {place_of(url)} must have neither user, password nor fragment")
+        raise BadReceiver(f"{what}: the URL of {place_of(url)} must have neither user, password nor fragment")
     return url
 
 

@@ -48,9 +48,7 @@ class Served:
             *arguments,
         ]
         env = {**os.environ, **(environment or {})}
-        self.process = subprocess.Popen(
-            [*argv, "--json", *arguments], stdout=subprocess.PIPE, stderr=self._errors, env=env
-        )
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=self._errors, env=env)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.stderr()
