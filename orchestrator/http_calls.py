@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -100,13 +100,35 @@ async def body_of(request: Request, limit: int) -> bytes:
 
 
 def decoded(kind: type[T], body: bytes) -> T:
-    """The body as `kind`. Raises Refusal 422 that names the field."""
+    """The body as `kind`. Raises Refusal 422 that names the field.
+
+    What forbids unknown fields forbids them in all its parts: a misspelt one would else mean its default.
+    """
     try:
-        return msgspec.json.decode(body, type=kind)
+        value = msgspec.json.decode(body, type=kind)
+        strict = isinstance(value, msgspec.Struct) and value.__struct_config__.forbid_unknown_fields
+        stranger = _stranger(msgspec.json.decode(body), value) if strict else None
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise Refusal(422, "malformed", str(problem)) from None
     except RecursionError:
         raise Refusal(422, "malformed", "JSON is nested too deeply") from None
+    if stranger is not None:
+        raise Refusal(422, "malformed", f"Object contains unknown field `{stranger}`")
+    return value
+
+
+def _stranger(raw: Any, value: Any, place: str = "") -> str | None:
+    """The first field of the JSON that no part of the value has, by its path."""
+    found: Iterator[str | None] = iter(())
+    if isinstance(value, msgspec.Struct) and isinstance(raw, dict):
+        known = dict(zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True))
+        if unknown := [name for name in raw if name not in known]:
+            return f"{place}{unknown[0]}"
+        found = (_stranger(part, getattr(value, known[name]), f"{place}{name}.") for name, part in raw.items())
+    elif isinstance(value, list | tuple) and isinstance(raw, list):
+        pairs = enumerate(zip(raw, value, strict=True))
+        found = (_stranger(part, one, f"{place.rstrip('.')}[{index}].") for index, (part, one) in pairs)
+    return next((one for one in found if one is not None), None)
 
 
 def number_of(request: Request, name: str, default: int, highest: int) -> int:

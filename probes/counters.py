@@ -9,6 +9,7 @@ thermal_throttle of x86.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -91,6 +92,8 @@ class Counters:
     """By interface name: counter → value, `carrier_changes` included."""
     nic_macs: Mapping[str, str] = field(default_factory=dict)
     """MAC address by interface name, of the interfaces that are hardware."""
+    usb_nics: tuple[str, ...] = ()
+    """Those of them that hang on USB, as a BMC's own does: they may come and go."""
     throttle: Mapping[str, Throttle] = field(default_factory=dict)
     """By CPU number. Empty on machines without these counters (AMD, ARM, virtual)."""
     sel: tuple[SelEntry, ...] | None = None
@@ -171,6 +174,7 @@ def read(host: Host, *, limit_s: float = 5.0) -> Counters:
         aer=_aer(host, unreadable),
         nics=_nics(host),
         nic_macs=_nic_macs(host),
+        usb_nics=_usb_nics(host),
         throttle=_throttle(host),
         unreadable=tuple(unreadable),
     )
@@ -287,6 +291,11 @@ def _nic_macs(host: Host) -> dict[str, str]:
     """Bridges, tunnels and other software have no device behind them."""
     nics = (nic for nic in entries_of(host.sys("class", "net")) if (nic / "device").exists())
     return {nic.name: mac for nic in nics if (mac := text_of(nic / "address"))}
+
+
+def _usb_nics(host: Host) -> tuple[str, ...]:
+    devices = {nic.name: os.path.realpath(nic / "device") for nic in entries_of(host.sys("class", "net"))}
+    return tuple(sorted(name for name, path in devices.items() if "/usb" in path))
 
 
 def _throttle(host: Host) -> dict[str, Throttle]:

@@ -58,6 +58,7 @@ def judge(
         *_kernel_faults(new),
         *_oom_kills(new),
         *_xids(new),
+        *_vanished_ports(before, after),
         *([] if stage == "Network" else _links(before, after)),
         *([] if stage == "CPUStress" else _heat(before, after)),
         *deltas_sel.findings(before, after, power=stage != "PSU"),
@@ -219,11 +220,20 @@ def _aer_findings(address: str, fatal: int, nonfatal: int, correctable: int, lin
 # --- links and heat ---------------------------------------------------------------------------------------------------
 
 
+def _vanished_ports(before: Counters, after: Counters) -> Iterator[Finding]:
+    """Ports that fell off their bus: whether they carry a cable or not, the machine has lost them."""
+    if after.is_blank:
+        return
+    there = set(after.nic_macs.values())
+    for name, mac in before.nic_macs.items():
+        if mac not in there:
+            make = warning if name in before.usb_nics else error
+            text = f"{name} was there when this stage began, and was gone when it ended"
+            yield make(ReasonCode.NET_LINK_DOWN, f"nic:{mac}", text)
+
+
 def _links(before: Counters, after: Counters) -> Iterator[Finding]:
     """A warning: how many are too many depends on the traffic, which only the Network stage knows."""
-    for name, mac in deltas_gaps.vanished_nics(before, after):
-        text = f"{name} was there when this stage began, and was gone when it ended"
-        yield warning(ReasonCode.NET_LINK_DOWN, f"nic:{mac}", text)
     for name, mac in after.nic_macs.items():
         gains = {counter: n for counter, n in nic_errors(before, after, name).items() if counter in LINK_COUNTERS}
         if name in before.nics and gains:

@@ -27,11 +27,6 @@ def gaps(before: Counters, after: Counters) -> Iterator[tuple[str, str]]:
         yield KERNEL_LOG, why
 
 
-def vanished_nics(before: Counters, after: Counters) -> Iterator[tuple[str, str]]:
-    """(name, MAC address) of ports that are hardware, and were there at first only."""
-    return ((name, mac) for name, mac in before.nic_macs.items() if name not in after.nic_macs)
-
-
 def _gone(before: Counters, after: Counters) -> Iterator[str]:
     sets: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
         ("the memory error counters of", before.memory, after.memory),

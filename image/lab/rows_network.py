@@ -146,7 +146,7 @@ STRESS = {"CPUStress": {"duration_s": 60.0}}
 @GROUP.row("the cable is dead for 60 s while a stage runs; nothing is lost", PASSES)
 def network_dead_wire(scene: Scene) -> None:
     cable = scene.enter(wire(scene.folder))
-    scene.boot(Machine(wire=cable.guest), "CPUStress", parameters=STRESS, intervals={"heartbeat_interval_s": 5.0})
+    scene.boot(Machine(wire=cable.guest), "CPUStress", parameters=STRESS, intervals={"heartbeat_s": 5.0})
     scene.until_running("CPUStress")
     cable.faults = Faults(dead=True)
     time.sleep(BROKEN_S)

@@ -128,6 +128,19 @@ def test_nic_errors_are_increases(tmp_path: Path) -> None:
     assert nic_errors(before, after, "eth9") == {}
 
 
+def test_ports_on_usb_are_known_as_such(tmp_path: Path) -> None:
+    for name, bus in (("eth0", "0000:02:00.0"), ("enx1", "0000:00:14.0/usb1/1-4/1-4:1.0")):
+        port = tmp_path / "sys/devices/pci0000:00" / bus / "net" / name
+        port.mkdir(parents=True)
+        (port / "device").symlink_to("../..")
+        (port / "address").write_text("52:54:00:00:00:01\n")
+        (tmp_path / "sys/class/net").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys/class/net" / name).symlink_to(port)
+    counters = read(Host(root=tmp_path))
+    assert set(counters.nic_macs) == {"eth0", "enx1"}
+    assert counters.usb_nics == ("enx1",)
+
+
 async def test_this_machine_is_read_quickly_and_fits_into_json(host: Host) -> None:
     started = time.process_time()
     counters = await snapshot(host, limit_s=10)

@@ -10,6 +10,7 @@ from probes.counters import AerErrors, Counters, MemoryErrors, Throttle
 from probes.kernel_log import KernelLine, KernelLog
 from stages.deltas import earlier, judge
 from stages.outcome import Finding, ReasonCode, Severity
+from tests.support.detection import detects
 
 OLD = "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 4: a600000000020408"
 PORT = "0000:89:02.0"
@@ -289,9 +290,22 @@ def test_link_errors_are_charged_to_every_stage_but_the_one_that_judges_them() -
     assert finding.message.endswith("rx_crc_errors +2")
     assert judge(quiet, now, stage="Network")[0] == []
     assert judge(replace(quiet, nic_macs={}), replace(now, nic_macs={}), stage="Storage")[0] == []  # a bridge
-    (gone,) = judge(quiet, replace(quiet, nics={}, nic_macs={}), stage="Storage")[0]
-    assert (gone.reason_code, gone.severity) == (ReasonCode.NET_LINK_DOWN, Severity.WARNING)
     assert judge(replace(quiet, nics={}), now, stage="Storage")[0] == []  # plugged in meanwhile: nothing to compare
+
+
+@detects(ReasonCode.NET_LINK_DOWN, "made counters of a port that falls off its bus during any stage")
+@pytest.mark.parametrize("stage", ["Storage", "Network"])
+def test_a_port_that_leaves_fails_whichever_stage_it_was(stage: str) -> None:
+    quiet = replace(QUIET, nic_macs={"eth0": "52:54:00:12:34:56"})
+    (gone,) = judge(quiet, replace(quiet, nic_macs={}), stage=stage)[0]
+    assert (gone.reason_code, gone.severity) == (ReasonCode.NET_LINK_DOWN, Severity.ERROR)
+    assert gone.component == "nic:52:54:00:12:34:56"
+    on_usb = replace(quiet, usb_nics=("eth0",))
+    (gone,) = judge(on_usb, replace(quiet, nic_macs={}), stage=stage)[0]
+    assert gone.severity is Severity.WARNING, "a BMC's own port may come and go"
+    assert judge(quiet, replace(quiet, nic_macs={"enp2s0": "52:54:00:12:34:56"}), stage=stage)[0] == [], "renamed"
+    unread = Counters(unreadable=("a read hangs in the kernel",))
+    assert not any(one.reason_code is ReasonCode.NET_LINK_DOWN for one in judge(quiet, unread, stage=stage)[0])
 
 
 def test_throttling_is_charged_to_every_stage_but_the_one_that_judges_it() -> None:
