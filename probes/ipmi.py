@@ -88,14 +88,22 @@ async def sensors(host: Host, cache: Path | None = None) -> list[SensorRow]:
     Raises IpmiError.
     """
     if cache is None:
-        return rows(await run(host, "sdr", "elist", limit_s=SENSORS_LIMIT_S))
+        return _read(rows(await run(host, "sdr", "elist", limit_s=SENSORS_LIMIT_S)))
     if not cache.exists():
         try:
             await run(host, "sdr", "dump", str(cache), limit_s=SENSORS_LIMIT_S)
         except BaseException:
             cache.unlink(missing_ok=True)  # half a repository would hide half the sensors from now on
             raise
-    return rows(await run(host, "-S", str(cache), "sdr", "elist", limit_s=SENSORS_LIMIT_S))
+    return _read(rows(await run(host, "-S", str(cache), "sdr", "elist", limit_s=SENSORS_LIMIT_S)))
+
+
+def _read(found: list[SensorRow]) -> list[SensorRow]:
+    """The rows, where any was read: a BMC that dies under a known repository has all its sensors without reading, which
+    is no word about the supplies. Raises IpmiError."""
+    if found and all(row.status == "ns" for row in found):
+        raise IpmiError(f"The BMC lists {len(found)} sensors, and gives no reading of any: it is starting or failing")
+    return found
 
 
 async def sensors_of_type(host: Host, kind: int, *, limit_s: float) -> list[SensorRow]:

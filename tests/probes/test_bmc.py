@@ -151,3 +151,13 @@ def test_a_sensor_table_that_is_none() -> None:
     with pytest.raises(IpmiError, match="cannot be read"):
         ipmi.rows("Get SDR 0000 command failed\n")
     assert ipmi.rows("") == []
+
+
+async def test_sensors_none_of_which_reads_are_a_bmc_that_fails(machine: Host, only_stand_ins: StandIns) -> None:
+    """As a BMC that was killed under a known repository shows them: no supply has left."""
+    table = "PSU1 Status | 11h | {} | 10.1 | {}\nPSU2 Status | 12h | ns | 10.2 | No Reading\n"
+    only_stand_ins.says("ipmitool", table.format("ok", "Presence detected"))
+    assert [row.status for row in await ipmi.sensors(machine)] == ["ok", "ns"]
+    only_stand_ins.says("ipmitool", table.format("ns", "No Reading"))
+    with pytest.raises(IpmiError, match="2 sensors, and gives no reading of any"):
+        await ipmi.sensors(machine)
