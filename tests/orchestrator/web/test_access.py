@@ -271,7 +271,9 @@ def test_an_older_database_is_brought_up(tmp_path: Path) -> None:
     served = Served(tmp_path / "d")
     served.end()
     with sqlite3.connect(tmp_path / "d" / "orchestrator.db") as connection:
-        connection.executescript("DROP TABLE documents; DROP TABLE audit; PRAGMA user_version = 1;")
+        for table in ("documents", "audit", "outbox", "marks"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
     connection.close()
     served = Served(tmp_path / "d")
     add_user(served, "ada", "admin")
