@@ -154,10 +154,9 @@ class Wire:
             time.sleep(0.05)
         return peer
 
-    def limit(self, mbit: float) -> None:
-        """The cable carries no more than this, both ways. What a machine that stops for less than a tenth of a second
-        leaves unsent, it may send after that."""
-        burst_kb = max(64, round(mbit * 1000 / 8 * 0.1))
+    def limit(self, mbit: float, burst_kb: int = 64) -> None:
+        """The cable carries no more than this, both ways; what a machine that stops for a moment leaves unsent it may
+        send after that, as far as the burst goes."""
         for namespace in (self.near, self.far):
             rate = ["rate", f"{mbit * 1000:.0f}kbit", "burst", f"{burst_kb}kb", "latency", "100ms"]
             sh("tc", "-n", namespace, "qdisc", "replace", "dev", "p0", "root", "tbf", *rate)
