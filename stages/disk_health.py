@@ -20,10 +20,14 @@ HOT = 2
 
 
 def judge(before: Iterable[Reading], after: Iterable[Reading]) -> list[Finding]:
-    """What came of the disks of `before` until `after`, which has one reading of each that could be read then."""
+    """What came of the disks of `before` until `after`. One that `after` lacks was not read again, and is unknown."""
     now = {one.target: one for one in after}
-    cases = (Case(one, now[one.target]) for one in before if one.report is not None and one.target in now)
+    cases = (Case(one, now.get(one.target) or _unread(one)) for one in before if one.report is not None)
     return [finding for case in cases for finding in _gained(case)]
+
+
+def _unread(before: Reading) -> Reading:
+    return Reading(before.target, None, "there is no second reading")
 
 
 def _gained(case: Case) -> list[Finding]:

@@ -98,6 +98,8 @@ def test_a_disk_that_tells_nothing_any_more_is_unknown_and_one_that_left_is_lost
     assert found(WELL, silent) == [(ReasonCode.SMART_UNREADABLE, Severity.ERROR)]
     assert found(WELL, away) == [(ReasonCode.DISK_LOST, Severity.ERROR)]
     assert found(silent, said("nvme-healthy", critical_warning=4)) == [], "what it said before is not known"
+    [unread] = disk_health.judge([WELL], [])
+    assert (unread.reason_code, unread.severity) == (ReasonCode.SMART_UNREADABLE, Severity.ERROR)
 
 
 def test_what_a_stage_found_itself_is_told_once(tmp_path: Path) -> None:
