@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -17,7 +18,11 @@ Decide = Callable[[str, bool], int | None]
 
 
 class TlsProxy:
-    """Listens on a free port of loopback while its block lasts."""
+    """Listens on a free port of loopback while its block lasts.
+
+    Everything runs on one event loop in a thread of its own: a TLS connection that one thread reads and another
+    writes at the same moment is not safe in Python, and now and then stands still for ever.
+    """
 
     def __init__(self, upstream: str, data: Path, decide: Decide) -> None:
         host, _, port = upstream.removeprefix("https://").rstrip("/").rpartition(":")
@@ -26,69 +31,71 @@ class TlsProxy:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(data / "tls-certificate.pem", data / "tls-key.pem")
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.seen: list[str] = []
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> TlsProxy:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                self._open.append(near)
-                threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        starting = asyncio.start_server(self._serve, sock=self._listener, ssl=self._context)
+        server = self._loop.run_until_complete(starting)
+        self._loop.run_forever()
+        server.close()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
 
-    def _serve(self, raw: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            near = self._context.wrap_socket(raw, server_side=True)
-            self._open.append(near)
-            head = b""
-            while b"\r\n\r\n" not in head and len(head) < HEAD_BYTES:
-                if not (data := near.recv(HEAD_BYTES)):
-                    return
-                head += data
-            head, _, rest = head.partition(b"\r\n\r\n")
-            lines = head.split(b"\r\n")
-            path = lines[0].split()[1].decode()
-            upgrade = any(line.lower().startswith(b"upgrade:") for line in lines)
-            self.seen.append(path)
-            verdict = self._decide(path, upgrade)
-            if verdict == 0:
-                return
-            if verdict is not None:
-                near.sendall(BAD % verdict)
-                near.close()
-                return
-            if not upgrade:  # each call a connection of its own, so that each head is seen
-                lines = [line for line in lines if not line.lower().startswith(b"connection:")] + [b"Connection: close"]
-            self._splice(near, b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+                path = lines[0].split()[1].decode()
+                upgrade = any(line.lower().startswith(b"upgrade:") for line in lines)
+                self.seen.append(path)
+                verdict = self._decide(path, upgrade)
+                if verdict == 0:
+                    await asyncio.Event().wait()
+                elif verdict is not None:
+                    writer.write(BAD % verdict)
+                    await writer.drain()
+                else:
+                    await self._pass_on(lines, upgrade, reader, writer)
+            finally:
+                writer.close()
 
-    def _splice(self, near: ssl.SSLSocket, first: bytes) -> None:
+    async def _pass_on(
+        self, lines: list[bytes], upgrade: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        far = context.wrap_socket(socket.create_connection(self._upstream))
-        self._open.append(far)
-        far.sendall(first)
-        back = threading.Thread(target=_pump, args=(far, near), daemon=True)
-        back.start()
-        _pump(near, far)
-        back.join()
+        far_reader, far_writer = await asyncio.open_connection(*self._upstream, ssl=context, limit=HEAD_BYTES)
+        if not upgrade:  # each call a connection of its own, so that each head is seen
+            lines = [line for line in lines if not line.lower().startswith(b"connection:")] + [b"Connection: close"]
+        try:
+            far_writer.write(b"\r\n".join(lines) + b"\r\n\r\n")
+            both = {asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))}
+            _, other = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for one in other:  # TLS knows no half-closed connection
+                one.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+        finally:
+            far_writer.close()
 
 
-def _pump(source: ssl.SSLSocket, target: ssl.SSLSocket) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    for one in (source, target):
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(HEAD_BYTES):
+        writer.write(data)
+        await writer.drain()

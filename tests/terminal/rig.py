@@ -44,8 +44,13 @@ def held(
         (agent.stand_ins / "bash").chmod(0o755)
     agent.start()
     run_id = created["run_id"]
-    wait_for(lambda: orchestrator.run(run_id)["state"] == "FailedHolding", "the hold")
-    wait_for(lambda: "hold key is" in agent.errors, "the hold key")
+    try:
+        wait_for(lambda: orchestrator.run(run_id)["state"] == "FailedHolding", "the hold")
+        wait_for(lambda: "hold key is" in agent.errors, "the hold key")
+    except BaseException:
+        print(agent.errors)  # pytest shows it beside the failure
+        end(agent)
+        raise
     return agent
 
 
