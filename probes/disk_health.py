@@ -13,9 +13,13 @@ from probes.notes import Notes
 from probes.smart import Reading, Target
 
 
-async def first(host: Host, known: Sequence[Reading], *, limit_s: float = smart.READ_LIMIT_S) -> tuple[Reading, ...]:
+async def first(
+    host: Host, known: Sequence[Reading], *, may_have_left: bool = False, limit_s: float = smart.READ_LIMIT_S
+) -> tuple[Reading, ...]:
     """A reading of each disk that the kernel shows: one of `known` where it is of the same disk, else a new one.
 
+    A disk of `known` that is not there any more keeps its reading, so that it is missed when it is to be read again;
+    unless disks `may_have_left` rightly, as in a hold, or it is of a kind that comes and goes.
     Raises nothing but a cancel; without a list of disks there is no reading.
     """
     try:
@@ -25,7 +29,8 @@ async def first(host: Host, known: Sequence[Reading], *, limit_s: float = smart.
     targets = [one for one in smart.merge((), listed) if one.transport not in smart.WITHOUT_SMART]
     kept = {one.target: one for one in known if one.report is not None}
     read = await smart.read_all(host.tools, [one for one in targets if one not in kept], limit_s=limit_s)
-    return tuple(kept[one] for one in targets if one in kept) + tuple(read)
+    stay = [one for one in kept if one in targets or not (may_have_left or one.transport in disks.COMES_AND_GOES)]
+    return tuple(kept[one] for one in stay) + tuple(read)
 
 
 async def again(host: Host, before: Iterable[Reading], *, limit_s: float = smart.READ_LIMIT_S) -> tuple[Reading, ...]:

@@ -19,6 +19,8 @@ from probes.notes import Notes
 from probes.pci import address_in
 
 SECTOR = 512
+COMES_AND_GOES = frozenset({"usb", "mmc"})
+"""Transports of sticks, cards and the virtual drives of a BMC: whoever pulls one out breaks nothing."""
 # Made by the kernel from something else, or no disks at all. Boot and RPMB areas belong to their eMMC.
 _NOT_DISKS = re.compile(r"(?:loop|ram|zram|dm-|md|sr|scd|fd|zd|bcache|drbd|ublkb|mtdblock|device-mapper)[\d_]?")
 _PART_OF_MMC = re.compile(r"mmcblk\d+(?:boot\d|rpmb|gp\d)")

@@ -18,8 +18,6 @@ from stages.outcome import Finding, ReasonCode, error
 
 LOOK_S = 5.0
 STOPPED = "the stage was stopped: going on could do harm"
-COMES_AND_GOES = frozenset({"usb", "mmc"})
-"""Sticks, cards and the virtual drives of a BMC: whoever pulls one out breaks nothing."""
 
 
 async def harm(host: Host, before: Counters, present: Mapping[str, str], *, look_s: float | None = None) -> Finding:
@@ -43,7 +41,7 @@ async def fixed_disks(host: Host) -> Mapping[str, str]:
     return {
         str(one.device_number): one.component
         for one in found
-        if not one.removable and one.transport not in COMES_AND_GOES and _is_there(host, one.device_number)
+        if not one.removable and one.transport not in disks.COMES_AND_GOES and _is_there(host, one.device_number)
     }
 
 

@@ -45,12 +45,16 @@ class StageRun:
         context: StageContext,
         before: counters.Counters | None = None,
         disks: Sequence[Reading] = (),
+        *,
+        after_repair: bool = False,
     ) -> None:
         """before: the counters from which on faults are charged to this execution; None: from its start on.
-        disks: what the disks said of themselves when last they were read, which counts as said at its start."""
+        disks: what the disks said of themselves when last they were read, which counts as said at its start.
+        after_repair: disks may have been taken out since; else one that left is charged to this execution."""
         self._before = before
         self.disks: Sequence[Reading] = disks
         """The newest word of the disks: after a run to its end, what they said then."""
+        self._after_repair = after_repair
         self._stage = stage
         self._raw = raw_parameters
         self._context = context
@@ -106,7 +110,11 @@ class StageRun:
     async def _snapshot(self, before: counters.Counters | None = None) -> counters.Counters:
         """The fault counters now; after a stage, of the same disks as `before` it."""
         host = self._context.host
-        disks = disk_health.again(host, before.disks) if before else disk_health.first(host, self.disks)
+        disks = (
+            disk_health.again(host, before.disks)
+            if before
+            else disk_health.first(host, self.disks, may_have_left=self._after_repair)
+        )
         now, said = await asyncio.gather(counters.snapshot(host, limit_s=SNAPSHOT_LIMIT_S), disks)
         return replace(now, disks=said)
 

@@ -133,7 +133,7 @@ def _unreadable(case: Case) -> Iterator[Finding]:
 def _unreadable_after(name: str, before: SmartReport, after: Reading) -> Iterator[Finding]:
     component = f"disk:{before.serial}" if before.serial else after.component
     if after.report is None and after.unreachable:
-        text = f"{name}: it was there when the stage began and gone when it ended: {after.problem}"
+        text = f"{name}: it had answered before and was gone when the stage ended: {after.problem}"
         yield error(ReasonCode.DISK_LOST, component, text)
     elif after.report is None:
         text = f"{name}: it could be read when the stage began and not when it ended: {after.problem}"

@@ -122,7 +122,7 @@ class Control:
 
     async def _run(self, stage: str, override: WipeOverride | None = None, *, retry: bool = False) -> object:
         await self._pause_before(stage, retry=retry)
-        executed = await self._execute(stage, override)
+        executed = await self._execute(stage, override, after_hold=retry)
         self._board.at(Activity.BETWEEN)
         try:
             next_state = await self._attend(self._reporter.report(executed, retry=retry))
@@ -136,8 +136,8 @@ class Control:
         self._book.info(f"the result of {stage} is in; next: {next_state or 'nothing'}")
         return next_state
 
-    async def _execute(self, stage: str, override: WipeOverride | None) -> Executed:
-        execution = self._executor.begin(stage, override)
+    async def _execute(self, stage: str, override: WipeOverride | None, *, after_hold: bool) -> Executed:
+        execution = self._executor.begin(stage, override, after_hold=after_hold)
         self._board.at(Activity.RUNNING, stage)
         self._execution = execution
         try:

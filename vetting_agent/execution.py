@@ -73,7 +73,7 @@ class Executor:
             return stage_of_state(state)
         return next((stage for stage in self.stages if stage.state == state), None)
 
-    def begin(self, name: str, override: WipeOverride | None) -> Execution:
+    def begin(self, name: str, override: WipeOverride | None, *, after_hold: bool = False) -> Execution:
         """One more execution of a stage, known or not."""
         stage = self.named(name)
         if stage is None:
@@ -89,7 +89,8 @@ class Executor:
             iperf=self.lender,
             listener=_Listener(name, self.board, self.buffer, self.book),
         )
-        stage_run = StageRun(stage, self._parameters(name), context, before, self.disks.said)
+        said = self.disks.said
+        stage_run = StageRun(stage, self._parameters(name), context, before, said, after_repair=after_hold)
         return Execution(name, stage, self.book, stage_run, context, self.disks)
 
     def _parameters(self, name: str) -> object:

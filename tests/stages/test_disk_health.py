@@ -20,6 +20,7 @@ from stages.outcome import Finding, Outcome, ReasonCode, Severity, error, warnin
 from stages.runner import StageRun
 from stages.stage import StageContext
 from tests.stages.test_runner import Options, stage
+from tests.support import recordings
 from tests.support.detection import detects, spares
 from tests.support.replay import host_in
 from tests.support.smartctl_player import frame, recording
@@ -133,6 +134,11 @@ class Machine:
         one = frame(document)
         self._stand_ins.says("smartctl", one["out"], exit_code=one["exit"])
 
+    def loses_its_disk(self) -> None:
+        self.host.sys("block", "nvme0n1").unlink()
+        left = recordings.result("smartctl", "nvme-left")
+        self._stand_ins.says("smartctl", left.stdout, exit_code=left.exit_code)
+
 
 @pytest.fixture
 def machine(tmp_path: Path, stand_ins: StandIns) -> Machine:
@@ -141,15 +147,23 @@ def machine(tmp_path: Path, stand_ins: StandIns) -> Machine:
     return Machine(root, stand_ins)
 
 
-async def through(machine: Machine, evidence: Path, bits: int, said_before: Sequence[Reading] = ()) -> StageRun:
-    """A stage that is content, and meanwhile the disk begins to warn."""
+async def through(
+    machine: Machine,
+    evidence: Path,
+    bits: int | None,
+    said_before: Sequence[Reading] = (),
+    *,
+    after_repair: bool = False,
+) -> StageRun:
+    """A stage that is content, and meanwhile the disk begins to warn; with None its word stays as it is."""
 
     async def run(context: StageContext, options: Options) -> Outcome:
-        machine.warns(bits)
+        if bits is not None:
+            machine.warns(bits)
         return Outcome("all is well")
 
     context, _ = stage_context(evidence, machine.host)
-    stage_run = StageRun(stage(run), None, context, disks=said_before)
+    stage_run = StageRun(stage(run), None, context, disks=said_before, after_repair=after_repair)
     await stage_run.run()
     return stage_run
 
@@ -169,6 +183,22 @@ async def test_a_disk_that_begins_to_fail_in_any_stage_fails_it(machine: Machine
     machine.warns(8 | 4)  # between two stages, when nobody looks
     await through(machine, tmp_path / "3", 8 | 4, second.disks)
     assert outcome_in(tmp_path / "3") == ["nvme_critical_warning"]
+
+
+@detects(ReasonCode.DISK_LOST, "made tree whose disk leaves between two stages")
+@spares(ReasonCode.DISK_LOST, "made tree whose disk was taken out in a hold, or is a stick")
+async def test_a_disk_that_leaves_between_two_stages_is_missed_by_the_next(machine: Machine, tmp_path: Path) -> None:
+    first = await through(machine, tmp_path / "1", 0)
+    machine.loses_its_disk()
+    second = await through(machine, tmp_path / "2", None, first.disks)
+    assert outcome_in(tmp_path / "2") == ["disk_lost"]
+    await through(machine, tmp_path / "3", None, second.disks)
+    assert outcome_in(tmp_path / "3") == [], "it was charged to the stage before"
+    await through(machine, tmp_path / "4", None, first.disks, after_repair=True)
+    assert outcome_in(tmp_path / "4") == [], "whoever repairs a machine may take a disk out"
+    stick = [replace(one, target=replace(one.target, transport="usb")) for one in first.disks]
+    await through(machine, tmp_path / "5", None, stick)
+    assert outcome_in(tmp_path / "5") == []
 
 
 async def test_only_disks_with_smart_data_are_asked(machine: Machine, stand_ins: StandIns) -> None:
