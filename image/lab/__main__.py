@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from image.lab import table
-from image.lab.play import Result, known, newest, play
+from image.lab import record, table
+from image.lab.play import Result, known, play
 from image.lab.row import Row
 from image.lab.rows import ROWS
 from image.vm.machine import NoMachine, best_accel
@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     top.add_argument("--image", type=Path, default=IMAGE / "out", metavar="DIR", help="what make image has made")
     top.add_argument("--results", type=Path, metavar="DIR", help="default: lab in the image's folder")
-    top.add_argument("--write", type=Path, metavar="FILE", help="write the table of all results to FILE")
+    top.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the table of all results to FILE, and the record beside it"
+    )
     return top
 
 
@@ -63,13 +65,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(str(problem))
         return 2
     image_sum = sum_of(args.image)
+    try:
+        recorded = record.read(_record_of(args.write)) if args.write else {}
+    except record.BadRecord as problem:
+        say(str(problem))
+        return 2
     began = time.monotonic()
     wrong = _play_all(rows, args, image_sum, results, accel)
     say(f"{len(rows) - wrong} of {len(rows)} rows are right; {time.monotonic() - began:.0f} s, {accel}")
     if args.write:
-        args.write.write_text(table.document([(row, newest(row, results)) for row in ROWS], args.image, image_sum))
-        say(f"wrote {args.write}")
+        played = [(row, record.last(row, results, recorded)) for row in ROWS]
+        args.write.write_text(table.document(played, args.image, image_sum))
+        record.write(_record_of(args.write), [result for _, result in played])
+        say(f"wrote {args.write} and {_record_of(args.write)}")
     return 1 if wrong else 0
+
+
+def _record_of(page: Path) -> Path:
+    return page.with_suffix(".json")
 
 
 def _is_wanted(row: Row, args: argparse.Namespace) -> bool:

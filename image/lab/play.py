@@ -37,6 +37,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """QEMU's."""
     marks: dict[str, float]
 
+    @property
+    def is_right(self) -> bool:
+        return self.trouble is None
+
 
 def play(row: Row, image: Path, image_sum: str, results: Path, accel: str) -> Result:
     """One row from start to end; whatever happens in it becomes a Result. Logs go to `results/<row>/`."""
@@ -78,16 +82,16 @@ def play(row: Row, image: Path, image_sum: str, results: Path, accel: str) -> Re
 def known(row: Row, image_sum: str, results: Path) -> Result | None:
     """The good result that this row already has with this image."""
     result = newest(row, results)
-    return result if result is not None and result.image == image_sum else None
+    return result if result is not None and result.image == image_sum and result.is_right else None
 
 
 def newest(row: Row, results: Path) -> Result | None:
-    """What came of this row, as it is written now, when last it was played with any image; None if it was not right."""
+    """What came of this row, as it is written now, when last it was played here with any image."""
     try:
         result = msgspec.json.decode((results / row.name / "result.json").read_bytes(), type=Result)
     except (OSError, msgspec.MsgspecError):
         return None
-    return result if result.version == row.version and result.trouble is None else None
+    return result if result.version == row.version else None
 
 
 def _keep(folder: Path, kept: Path, view: RunView | None) -> None:

@@ -105,6 +105,36 @@ def sound_no_disk(scene: Scene) -> None:
     _walks(scene, Machine(), "SMART,Storage,Network,GPU,PSU")
 
 
+READ_WHOLE: Mapping[str, Mapping[str, Any]] = {
+    "Storage": {"duration_s": 20.0, "until_covered": True, "coverage_floor": 1.0}
+}
+THROTTLED = [Disk("virtio", f"THROTTLED{number}", 64 * MIB, bytes_per_s=2 * MIB) for number in range(8)]
+"""32 s each, read from end to end; 256 s one after another."""
+TOGETHER_S = 90.0
+"""What one of them, or all at once, may take with the starting of the tools on an emulated CPU."""
+
+
+def _are_read_within(scene: Scene, disks: tuple[Disk, ...], limit_s: float) -> None:
+    scene.boot(Machine(disks=disks), "Storage", parameters=READ_WHOLE)
+    view = scene.walk()
+    for disk in disks:
+        _must_be_covered(view, "Storage", f"disk:{disk.serial}")
+    took_s = next(one.summary.duration_s for one in view.stages if one.stage == "Storage" and one.summary)
+    scene.marks["Storage took"] = took_s
+    if took_s > limit_s:
+        raise WrongTurn(f"Storage took {took_s:.0f} s, and must not take over {limit_s:.0f} s")
+
+
+@GROUP.row("none: a disk that gives 2 MiB/s, all of its 64 MiB read within 90 s", PASSES)
+def sound_throttled_disk(scene: Scene) -> None:
+    _are_read_within(scene, (THROTTLED[0],), TOGETHER_S)
+
+
+@GROUP.row("none: eight such disks, all read within the same 90 s (256 s one after another)", PASSES)
+def sound_eight_throttled_disks(scene: Scene) -> None:
+    _are_read_within(scene, tuple(THROTTLED), TOGETHER_S)
+
+
 ROWS = (
     sound_bios,
     sound_uefi,
@@ -112,6 +142,8 @@ ROWS = (
     sound_scsi,
     sound_virtio,
     sound_five_disks,
+    sound_throttled_disk,
+    sound_eight_throttled_disks,
     sound_second_nic,
     sound_tpm,
     sound_small_memory,

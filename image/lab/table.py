@@ -21,12 +21,12 @@ Rates, durations and coverage floors are lowered for emulated machines, except i
 """
 
 
-EARLIER = "† was right with an earlier image, and has not been played again with this one."
+EARLIER = "† was played with an earlier image, and has not been played again with this one."
 
 
 def document(results: Sequence[tuple[Row, Result | None]], image: Path, image_sum: str) -> str:
-    """The page. Rows without a good result are told as not played, those of another image are marked."""
-    right = [result for _, result in results if result is not None]
+    """The page. Rows that were never played or came out wrong are told so; those of another image are marked."""
+    right = [result for _, result in results if result is not None and result.is_right]
     total = sum(result.wall_s for result in right)
     version = json.loads((image / "sbom.spdx.json").read_text())["packages"][0].get("versionInfo", "?")
     lines = [HEAD]
@@ -45,8 +45,13 @@ def _rows(rows: Iterator[tuple[Row, Result | None]], image_sum: str) -> Iterator
     for row, result in rows:
         mark = "◇ " if row.is_stand_in else ""
         earlier = "" if result is None or result.image == image_sum else " †"
-        times = "not played | " if result is None else f"{result.wall_s:.0f} | {result.cpu_s:.0f}"
-        yield f"| {row.name}{earlier} | {mark}{row.fault} | {_expectation(row.expect)} | {times} |"
+        yield f"| {row.name}{earlier} | {mark}{row.fault} | {_expectation(row.expect)} | {_times(result)} |"
+
+
+def _times(result: Result | None) -> str:
+    if result is None:
+        return "not played | "
+    return f"{result.wall_s:.0f} | {result.cpu_s:.0f}" if result.is_right else "**not right** | "
 
 
 def _expectation(expect: Expect) -> str:

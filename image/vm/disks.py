@@ -27,6 +27,8 @@ class Disk:
     """A block device in QEMU's own words (`-blockdev`), `{"driver": "nbd", …}`, instead of a file."""
     options: str = ""
     """More of the device's properties: `logical_block_size=4096,physical_block_size=4096`."""
+    bytes_per_s: int | None = None
+    """QEMU gives it no more, read or written; only for a disk that is a file."""
     can_leave: bool = False
     """It hangs on a port of its own, and can be pulled out of the running machine. NVMe and virtio."""
 
@@ -74,7 +76,11 @@ def arguments(disks: list[tuple[Disk, Path | None]]) -> list[str]:
         argv += ["-device", "virtio-scsi-pci,id=scsi"]
     sata = iter(range(6))
     for number, (one, path) in enumerate(disks):
-        argv += ["-blockdev", json.dumps({**_block(one, path), "node-name": f"block{number}"})]
+        block = _block(one, path)
+        if one.bytes_per_s is not None:
+            argv += ["-object", f"throttle-group,id=limit{number},x-bps-total={one.bytes_per_s}"]
+            block = {"driver": "throttle", "throttle-group": f"limit{number}", "file": block}
+        argv += ["-blockdev", json.dumps({**block, "node-name": f"block{number}"})]
         argv += _slot(number) if one.can_leave else []
         argv += ["-device", ",".join(_device(one, number, sata))]
     return argv

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from image.lab import overlay, play, table
+from image.lab import overlay, play, record, table
 from image.lab.row import PASSES, Expect, Group, Row, fails, held, warns
 from image.lab.rows import ROWS
 from image.lab.scene import RELAXED, Scene, WrongTurn
@@ -86,20 +87,57 @@ def test_a_story_that_goes_wrong_makes_its_row_wrong(tell: object, word: str, tm
     assert play.known(row, "sum", tmp_path / "results") is None
 
 
+STORIES = (("one", _goes_astray), ("another", _crashes), ("a third", _never_boots))
+
+
+def result_of(row: Row, **changed: Any) -> play.Result:
+    facts: dict[str, Any] = {"row": row.name, "version": row.version, "image": "sum", "trouble": None}
+    facts |= {"state": "Completed", "found": [], "wall_s": 1.0, "cpu_s": 1.0, "marks": {}}
+    return play.Result(**{**facts, **changed})
+
+
 def test_only_a_right_result_of_this_row_and_this_image_is_kept(tmp_path: Path) -> None:
     row = Row("x", "G", "a fault", PASSES, _never_boots)
     (tmp_path / "x").mkdir()
 
     def kept(**changed: object) -> bool:
-        facts: dict[str, object] = {"row": "x", "version": row.version, "image": "sum", "trouble": None}
-        facts |= {"state": "Completed", "found": [], "wall_s": 1.0, "cpu_s": 1.0, "marks": {}} | changed
-        (tmp_path / "x" / "result.json").write_bytes(json.dumps(facts).encode())
+        (tmp_path / "x" / "result.json").write_bytes(msgspec.json.encode(result_of(row, **changed)))
         return play.known(row, "sum", tmp_path) is not None
 
     assert kept()
     assert not kept(image="another")
     assert not kept(version="older")
     assert not kept(trouble="wrong")
+
+
+def test_the_record_stands_in_for_a_row_that_was_not_played_here(tmp_path: Path) -> None:
+    group = Group("Disks")
+    right, wrong, changed = (group.row(fault, PASSES)(tell) for fault, tell in STORIES)
+    path = tmp_path / "lab.json"
+    assert record.read(path) == {}
+    record.write(path, [result_of(right), None, result_of(wrong, trouble="lost"), result_of(changed, version="older")])
+    recorded = record.read(path)
+    shown = [(row, record.last(row, tmp_path, recorded)) for row in (right, wrong, changed)]
+    assert [result and result.is_right for _, result in shown] == [True, False, None]
+    (tmp_path / "sbom.spdx.json").write_text('{"packages": [{"versionInfo": "7"}]}')
+    page = table.document(shown, tmp_path, "another")
+    assert "1 of 3 rows are right" in page
+    assert page.count(" † |") == 2
+    assert page.count("| **not right** |") == page.count("| not played |") == 1
+
+
+def test_a_row_that_went_wrong_here_is_not_covered_up_by_the_record(tmp_path: Path) -> None:
+    row = Row("x", "G", "a fault", PASSES, _goes_astray)
+    play.play(row, tmp_path, "sum", tmp_path, "tcg")
+    last = record.last(row, tmp_path, {"x": result_of(row)})
+    assert last is not None
+    assert not last.is_right
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lab.json").write_text('[{"row": 3}]')
+    with pytest.raises(record.BadRecord, match=r"lab\.json is no record of the lab"):
+        record.read(tmp_path / "lab.json")
 
 
 def test_another_story_is_another_version() -> None:
