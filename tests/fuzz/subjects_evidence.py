@@ -144,17 +144,24 @@ def _evidence_facts(mutant: Mutant) -> bool:
         return True  # of a sound machine that tells less, readings look the same
     told, before = document(mutant), json.loads(mutant.recording.data)
     if mutant.recording.name == f"inventory:{conclusion.READINGS}":
-        return _without_notes(told) == _without_notes(before)
+        return _judged_by(told) == _judged_by(before)
     if not mutant.recording.name.endswith(conclusion.OUTCOME):
         return False
     # What was concluded is held against what is concluded now; its words and figures are for people.
     return dig(told, "verdict") == "pass" and set(told["coverage"]) <= set(before["coverage"])
 
 
-def _without_notes(readings: Any) -> Any:
-    """Notes tell a person why something is null; nothing is judged by them."""
+def _judged_by(readings: Any) -> Any:
+    """Without what is told to people alone: why something is null, which slots are empty, what a CPU can do besides."""
     found = dig(readings, "found")
-    return {**readings, "found": {**found, "notes": None}} if isinstance(found, dict) else readings
+    if not isinstance(found, dict):
+        return readings
+    told = {
+        part: {**found[part], word: None}
+        for part, word in (("memory", "empty_slots"), ("cpu", "flags"))
+        if isinstance(found.get(part), dict)
+    }
+    return {**readings, "found": {**found, **told, "notes": None}}
 
 
 def _same_json(one: bytes, other: bytes) -> bool:
