@@ -30,18 +30,18 @@ _IPV6 = re.compile(
     re.I,
 )
 _VERSION = re.compile(rb"(?i)version|firmware|revision|release|bios")
-# Where tools print a serial number or another name of one unit.
+# Where tools print a serial number or another name of one unit; of an endless one the start.
 _LABELLED = (
     re.compile(
-        rb'"(?:serial_number|serial|sn|logical_unit_id|wwn|nguid|eui64|uuid|sas_address)"\s*:\s*"([^"]{4,})"', re.I
+        rb'"(?:serial_number|serial|sn|logical_unit_id|wwn|nguid|eui64|uuid|sas_address)"\s*:\s*"([^"]{4,200})', re.I
     ),
-    re.compile(rb'"(?:serial|uuid)"\s*:\s*\{"value"\s*:\s*"([^"]{4,})"'),  # probes.nvml_child
+    re.compile(rb'"(?:serial|uuid)"\s*:\s*\{"value"\s*:\s*"([^"]{4,200})'),  # probes.nvml_child
     re.compile(
         rb"(?m)^[ \t]{0,40}(?:[\w /]{0,40}Serial(?: Number)?|UUID|Asset Tag|LU WWN Device Id)\s{0,40}:\s{0,40}"
         rb"(\S[^\n]{1,200}\S)\s*$"
     ),
     re.compile(
-        rb"(?m)^E:(?:ID_SERIAL|ID_SERIAL_SHORT|ID_SCSI_SERIAL|SCSI_IDENT_SERIAL|ID_WWN|ID_WWN_WITH_EXTENSION)=(.{4,})$"
+        rb"(?m)^E:(?:ID_SERIAL|ID_SERIAL_SHORT|ID_SCSI_SERIAL|SCSI_IDENT_SERIAL|ID_WWN|ID_WWN_WITH_EXTENSION)=(.{4,200})"
     ),
 )
 # smartctl prints these names as numbers.

@@ -386,3 +386,13 @@ def test_a_watch_sees_a_path_however_it_is_used(tmp_path: Path) -> None:
         f"{path}/" for path in watch.touched
     }
     assert watch.listed == {str(tmp_path / "a")}
+
+
+@pytest.mark.parametrize("head", [b'"serial": "', b'"uuid": {"value": "', b"E:ID_SERIAL="])
+def test_an_endless_serial_is_learnt_no_further_than_serials_go(head: bytes) -> None:
+    """A device that says a megabyte where a serial stands kept the capture busy for half a minute."""
+    masker, said = Masker(b"salt" * 8), head + b"S4EV" * 250_000 + b'"\n'
+    masker.learn(said)
+    masked = masker.mask(said)
+    assert len(masked) == len(said)
+    assert b"S4EVS4EV" not in masked[: len(head) + 200]
