@@ -7,11 +7,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from probes import bmc, gpus, ipmi, links, memory, psus, routes, smbios
+from probes import bmc, ipmi, links, memory, nvml, psus, routes, smbios
 from probes.counters import Counters
 from probes.notes import Notes
 from probes.psus import PsuReading
-from stages import deltas_sel, gpu_judge, psu
+from stages import deltas_sel, gpu_case, gpu_judge, psu
 from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from tests.fuzz.mutate import Mutant, Recording
@@ -140,7 +140,7 @@ def _nvml(*rows: dict[str, Any], time_s: float = 5.0) -> bytes:
     return json.dumps(sample).encode()
 
 
-FIRST = gpus.parse_sample(_nvml(_gpu(), time_s=1.0).decode())
+FIRST = nvml.parse_sample(_nvml(_gpu(), time_s=1.0).decode())
 
 
 def _nvml_recordings() -> tuple[Recording, ...]:
@@ -155,8 +155,8 @@ def _nvml_recordings() -> tuple[Recording, ...]:
 
 def _gpu_judge(mutant: Mutant) -> str:
     """NVML's facts alone prove no load: without any other error the verdict is unknown; `pass` stands for it here."""
-    sample = gpus.parse_sample(mutant.text)
-    limits = gpu_judge.Limits(retired_pages=63, throttled_percent=5.0, nvlink_expected=False)
+    sample = nvml.parse_sample(mutant.text)
+    limits = gpu_case.Limits(retired_pages=63, throttled_percent=5.0, nvlink_expected=False)
     judged = gpu_judge.judge_gpus([], [], [FIRST, sample], limits)
     kept = [one for one in judged.findings if one.reason_code != "gpu_not_loaded"]
     return verdict_of(kept)
@@ -230,10 +230,10 @@ ENTRIES = (
     ),
     Parser(
         "nvml",
-        ("probes/gpus.py", "probes/nvml_child.py", "stages/gpu_judge.py"),
+        ("probes/nvml.py", "probes/nvml_child.py", "stages/gpu_judge.py"),
         _nvml_recordings,
         _gpu_judge,
-        (gpus.NvmlUnusable,),
+        (nvml.NvmlUnusable,),
         _nvml_facts,
         is_json=True,
         share=4,
