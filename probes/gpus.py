@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from probes import pci
+from probes import amd_gpus, pci
 from probes.apart import apart
 from probes.host import Host, entries_of, text_of
 from probes.notes import Notes
@@ -13,14 +13,14 @@ from probes.nvml import GpuFacts, NvmlSample, NvmlUnusable, sample_nvml
 from probes.pci import PciDevice
 from probes.tools import ToolMissing
 
-NVIDIA = "0x10de"
+NVIDIA, AMD = "0x10de", "0x1002"
 # Vendor -> PCI class and subclass of what computes. A BMC's VGA, integrated graphics and virtual displays are none.
 COMPUTE_CLASSES: Mapping[str, tuple[str, ...]] = {
     NVIDIA: ("0x0300", "0x0302"),
-    "0x1002": ("0x1200", "0x0380"),  # AMD Instinct; its desktop cards and integrated graphics are 0x0300
+    AMD: ("0x1200", "0x0380"),  # AMD Instinct; its desktop cards and integrated graphics are 0x0300
     "0x1da3": ("0x1200",),  # Habana Gaudi
 }
-VENDOR_NAMES = {NVIDIA: "NVIDIA", "0x1002": "AMD", "0x1da3": "Habana"}
+VENDOR_NAMES = {NVIDIA: "NVIDIA", AMD: "AMD", "0x1da3": "Habana"}
 NVSWITCH_CLASS = "0x0680"
 FABRIC_MANAGER = "nv-fabricmanage"
 """The kernel keeps 15 letters of a process's name."""
@@ -73,21 +73,30 @@ async def inventory(host: Host, notes: Notes) -> list[Gpu]:
         except (NvmlUnusable, ToolMissing) as problem:
             notes.add("gpus", problem)
     facts = {gpu.pci: gpu for gpu in sample.gpus} if sample else {}
+    amd = [device.address for device in devices if device.vendor_id == AMD and device.driver]
+    if amd:
+        told = await amd_gpus.read(host, amd)
+        facts |= {gpu.pci: gpu for gpu in told.gpus}
+        for failed in told.problems:
+            notes.add("gpus", failed)
     return [_gpu(device, facts.get(device.address), sample, notes) for device in devices]
 
 
 def _gpu(device: PciDevice, facts: GpuFacts | None, sample: NvmlSample | None, notes: Notes) -> Gpu:
     if facts is None:
         notes.add(f"gpu {device.address}", "only PCI shows it: no driver tells its model, memory and serial")
-        name = f"{VENDOR_NAMES.get(device.vendor_id or '', 'GPU')} {device.device_id or ''}".strip()
-        return Gpu(None, name, None, None, device.address, None, device.driver)
+        return Gpu(None, _vendor_name(device), None, None, device.address, None, device.driver)
     size = facts.amount("memory_bytes")
     return Gpu(
         index=facts.index,
-        model=facts.text("name"),
+        model=facts.text("name") or _vendor_name(device),
         uuid=facts.uuid,
         memory_gib=None if size is None else round(size / 2**30, 1),
         pci=device.address,
         vbios=facts.text("vbios"),
-        driver=sample.driver if sample else device.driver,
+        driver=sample.driver if sample and device.vendor_id == NVIDIA else device.driver,
     )
+
+
+def _vendor_name(device: PciDevice) -> str:
+    return f"{VENDOR_NAMES.get(device.vendor_id or '', 'GPU')} {device.device_id or ''}".strip()

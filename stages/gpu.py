@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from probes import gpus, pci
+from probes import amd_gpus, gpus, pci
 from probes.apart import apart
 from probes.notes import Notes
-from probes.nvml import NVML_LIMIT_S, NvmlSample, NvmlUnusable, sample_nvml
+from probes.nvml import NVML_LIMIT_S, GpuFacts, NvmlSample, NvmlUnusable, sample_nvml
 from probes.pci import PciDevice
 from probes.tools import ToolMissing
-from stages import gpu_case, gpu_hops, gpu_judge
+from stages import gpu_amd_judge, gpu_case, gpu_hops, gpu_judge
 from stages.gpu_case import Limits, Path
 from stages.gpu_links_judge import Fabric
 from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error
@@ -76,6 +76,9 @@ class Readings:
     ports: tuple[PciDevice, ...] = ()
     """The GPUs and the ports on the way to them, each with its link at its best while the stage ran."""
     fabric: Fabric = field(default_factory=Fabric)
+    amd: tuple[GpuFacts, ...] = ()
+    """What the amdgpu driver said of AMD's GPUs."""
+    amd_problems: tuple[Finding, ...] = ()
 
 
 def planned_s(options: Options) -> float:
@@ -93,13 +96,20 @@ async def run(context: StageContext, options: Options) -> Readings:
     paths = tuple(gpu_case.path_of(device, everything) for device in devices)
     context.info(f"GPU: {len(devices)} compute GPUs on PCI")
     reading = Readings(devices, paths=paths)
-    if not any(device.vendor_id == gpus.NVIDIA for device in devices):
-        return reading
     switches = tuple(device.address for device in everything if gpus.is_nvswitch(device))
     manager_runs = await apart(lambda: gpus.fabric_manager_runs(context.host), "processes")
     async with gpu_hops.watching(context.host, gpu_hops.on_the_way(devices, everything)) as ports:
-        reading = await _sampled(context, options, reading)
+        if any(device.vendor_id == gpus.NVIDIA for device in devices):
+            reading = await _sampled(context, options, reading)
+        if any(device.vendor_id == gpus.AMD for device in devices):
+            reading = await _with_amd(context, options, reading)
         return replace(reading, ports=ports(), fabric=Fabric(switches, manager_runs))
+
+
+async def _with_amd(context: StageContext, options: Options, reading: Readings) -> Readings:
+    addresses = [device.address for device in reading.devices if device.vendor_id == gpus.AMD]
+    told = await amd_gpus.read(context.host, addresses, options.answer_limit_s)
+    return replace(reading, amd=told.gpus, amd_problems=tuple(tool_finding(one, "gpu") for one in told.problems))
 
 
 async def _sampled(context: StageContext, options: Options, reading: Readings) -> Readings:
@@ -161,9 +171,11 @@ def judge(reading: Readings, options: Options) -> Outcome:
     elif not reading.samples:
         missing = error(ReasonCode.OUTPUT_UNREADABLE, "gpu", "there is no reading of its health")
         findings += [_of_one(reading, missing, device) for device in _nvidia(reading)]
-    for device in reading.devices:
-        if device.vendor_id != gpus.NVIDIA:
-            findings.append(_other_vendor(device))
+    findings += [_other_vendor(device) for device in reading.devices if device.vendor_id not in {gpus.NVIDIA, gpus.AMD}]
+    findings += reading.amd_problems
+    for device, amd in _amd(reading):
+        findings += gpu_amd_judge.judge(device, amd)
+        measurements += gpu_amd_judge.measure(device, amd) if amd else ()
     if reading.samples:
         judged = _health(reading, options)
         findings += judged.findings
@@ -184,6 +196,11 @@ def _nvidia(reading: Readings) -> list[PciDevice]:
     return [device for device in reading.devices if device.vendor_id == gpus.NVIDIA]
 
 
+def _amd(reading: Readings) -> list[tuple[PciDevice, GpuFacts | None]]:
+    told = {gpu.pci: gpu for gpu in reading.amd}
+    return [(device, told.get(device.address)) for device in reading.devices if device.vendor_id == gpus.AMD]
+
+
 def _health(reading: Readings, options: Options) -> gpu_judge.Judged:
     limits = Limits(
         options.retired_pages_limit,
@@ -197,9 +214,12 @@ def _health(reading: Readings, options: Options) -> gpu_judge.Judged:
 
 
 def _hops(reading: Readings) -> list[Finding]:
-    """The links above those of the GPUs themselves, which NVML tells of."""
-    busy = {gpu.pci for sample in reading.samples for gpu in sample.gpus if gpu_case.is_busy(gpu)}
-    below = gpu_hops.lower_ends(_nvidia(reading), reading.ports, frozenset(busy), own=False)
+    """The links on the way to the GPUs; of NVIDIA's GPUs NVML tells their own, the kernel that of AMD's."""
+    facts = [*reading.amd, *(gpu for sample in reading.samples for gpu in sample.gpus)]
+    busy = frozenset(gpu.pci for gpu in facts if gpu_case.is_busy(gpu))
+    amd = [device for device, _ in _amd(reading)]
+    above = gpu_hops.lower_ends(_nvidia(reading), reading.ports, busy, own=False)
+    below = {**above, **gpu_hops.lower_ends(amd, reading.ports, busy, own=True)}
     return [*gpu_hops.judge(reading.ports, below)]
 
 
