@@ -208,9 +208,9 @@ def _health(reading: Readings, options: Options) -> gpu_judge.Judged:
         nvlink_expected=options.nvlink_expected,
         pcie_replays_per_minute=options.pcie_replays_per_minute,
     )
-    # Where the driver failed each GPU has its error already: that no load was run on it says nothing more.
-    told = frozenset(device.address for device in reading.devices if reading.failure is not None)
-    return gpu_judge.judge_gpus(_nvidia(reading), reading.paths, reading.samples, limits, reading.fabric, told)
+    cut_short = reading.failure is not None
+    paths, samples = reading.paths, reading.samples
+    return gpu_judge.judge_gpus(_nvidia(reading), paths, samples, limits, reading.fabric, cut_short=cut_short)
 
 
 def _hops(reading: Readings) -> list[Finding]:

@@ -12,7 +12,7 @@ from probes.nvml import GpuFacts, NvmlSample
 from probes.pci import PciDevice
 from stages import gpu_heat_judge, gpu_links_judge
 from stages.deltas import FATAL_XIDS
-from stages.gpu_case import Case, Limits, Path, component_of, newest, same
+from stages.gpu_case import Case, Limits, Path, believed, component_of, newest, same
 from stages.gpu_links_judge import Fabric
 from stages.outcome import Finding, Measurement, ReasonCode, error, warning
 
@@ -53,17 +53,20 @@ def judge_gpus(
     limits: Limits,
     fabric: Fabric | None = None,
     loaded: frozenset[str] = frozenset(),
+    *,
+    cut_short: bool = False,
 ) -> Judged:
     """All NVIDIA GPUs: those that PCI shows and NVML does not, then each that NVML shows, then what joins them.
 
-    `loaded` names the GPUs, by PCI address, on which a load was run and judged elsewhere.
+    `loaded` names the GPUs, by PCI address, on which a load was run and judged elsewhere. `cut_short`: the driver
+    failed in the midst of it, and each GPU has its error for that.
     """
     findings = [*_not_driven(devices, samples)]
     measurements: list[Measurement] = []
     fabric = fabric or Fabric()
     cases = [*_cases(paths, samples, limits, fabric)]
     for case in cases:
-        findings += _judge(case, loaded=case.gpu.pci in loaded)
+        findings += _judge(case, loaded=case.gpu.pci in loaded, cut_short=cut_short)
         measurements += _measure(case)
     findings += _gone(samples)
     findings += gpu_links_judge.judge_fabric([case.gpu for case in cases], fabric)
@@ -108,7 +111,7 @@ def _events(samples: Sequence[NvmlSample]) -> Iterator[Finding]:
         yield warning(ReasonCode.PROBE_ERROR, "gpu", text)
 
 
-def _judge(case: Case, *, loaded: bool) -> list[Finding]:
+def _judge(case: Case, *, loaded: bool, cut_short: bool) -> list[Finding]:
     gpu = case.gpu
     if gpu.lost or "handle" in gpu.errors:
         why = gpu.errors.get("handle", "its driver has lost it")
@@ -122,9 +125,9 @@ def _judge(case: Case, *, loaded: bool) -> list[Finding]:
         *gpu_links_judge.judge_nvlink(case),
         *gpu_links_judge.judge_membership(case),
         *_modes(case),
-        *_unknown(case),
+        *_unknown(case, case.gpu if cut_short else case.history[-1]),
     ]
-    if not loaded and not any(finding.severity == "error" for finding in findings):
+    if not loaded and not cut_short and not any(finding.severity == "error" for finding in findings):
         text = "its health facts are good, but no load has been run on it"
         findings.append(case.error(ReasonCode.GPU_NOT_LOADED, text))
     return findings
@@ -192,12 +195,12 @@ def _modes(case: Case) -> Iterator[Finding]:
         yield case.warning(ReasonCode.GPU_NOT_LOADED, "its compute mode is prohibited: no load can be run on it")
 
 
-def _unknown(case: Case) -> Iterator[Finding]:
-    """What had to be read and was not. Told apart from what the GPU does not have."""
+def _unknown(case: Case, last: GpuFacts) -> Iterator[Finding]:
+    """What had to be read at the end and was not. Told apart from what the GPU does not have."""
     for fact in (*NEEDED, *ASKED):
-        known = _remapped(case.gpu) if fact == "remapped_rows" else case.amount(fact)
-        if known is None and fact not in case.gpu.unsupported and (fact in NEEDED or fact in case.gpu.errors):
-            why = case.gpu.errors.get(fact, "the driver gave no number that it could be")
+        known = _remapped(last) if fact == "remapped_rows" else believed(last, fact)
+        if known is None and fact not in last.unsupported and (fact in NEEDED or fact in last.errors):
+            why = last.errors.get(fact, "the driver gave no number that it could be")
             yield case.error(ReasonCode.PROBE_ERROR, f"{fact} could not be read: {why}")
 
 
