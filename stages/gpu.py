@@ -6,6 +6,7 @@ The health facts alone prove nothing: they are read, judged and reported, and a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from probes import amd_gpus, gpus, pci
@@ -96,14 +97,17 @@ async def run(context: StageContext, options: Options) -> Readings:
     paths = tuple(gpu_case.path_of(device, everything) for device in devices)
     context.info(f"GPU: {len(devices)} compute GPUs on PCI")
     reading = Readings(devices, paths=paths)
-    switches = tuple(device.address for device in everything if gpus.is_nvswitch(device))
-    manager_runs = await apart(lambda: gpus.fabric_manager_runs(context.host), "processes")
     async with gpu_hops.watching(context.host, gpu_hops.on_the_way(devices, everything)) as ports:
         if any(device.vendor_id == gpus.NVIDIA for device in devices):
-            reading = await _sampled(context, options, reading)
+            reading = replace(await _sampled(context, options, reading), fabric=await _fabric(context, everything))
         if any(device.vendor_id == gpus.AMD for device in devices):
             reading = await _with_amd(context, options, reading)
-        return replace(reading, ports=ports(), fabric=Fabric(switches, manager_runs))
+        return replace(reading, ports=ports())
+
+
+async def _fabric(context: StageContext, everything: Sequence[PciDevice]) -> Fabric:
+    switches = tuple(device.address for device in everything if gpus.is_nvswitch(device))
+    return Fabric(switches, await apart(lambda: gpus.fabric_manager_runs(context.host), "processes"))
 
 
 async def _with_amd(context: StageContext, options: Options, reading: Readings) -> Readings:

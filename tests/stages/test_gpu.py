@@ -13,7 +13,7 @@ from stages.gpu import Options, Readings, judge
 from stages.outcome import ReasonCode, Verdict
 from tests.support import nvml
 from tests.support.detection import detects, spares
-from tests.support.gpu_stage import UUID, errors, many, run
+from tests.support.gpu_stage import UUID, errors, many, quick, run
 from tests.support.stand_ins import StandIns
 
 
@@ -109,7 +109,7 @@ async def test_a_slot_that_is_narrower_than_the_gpu_is_no_fault(
 
 async def test_inactive_nvlinks_fail_where_they_are_expected(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {f"nvlink{link}": "0" for link in range(18)})
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, nvlink_expected=True))
+    outcome, _ = await run(machine, tmp_path, quick(nvlink_expected=True))
     assert errors(outcome) == {(ReasonCode.GPU_NVLINK, f"gpu:{UUID}")}
 
 
@@ -129,7 +129,7 @@ async def test_a_driver_that_does_not_work(
 ) -> None:
     nvml.script(library, **top)
     limit_s = 1.5 if code is ReasonCode.GPU_HUNG else 30.0
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, answer_limit_s=limit_s))
+    outcome, _ = await run(machine, tmp_path, quick(answer_limit_s=limit_s))
     assert errors(outcome) == {(code, "pci:0000:3b:00.0")}
     assert outcome.verdict is verdict
 
@@ -161,7 +161,7 @@ async def test_a_gpu_that_is_lost_during_the_stage(machine: Host, library: Path,
 
 async def test_fewer_gpus_than_expected(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {})
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, expected_count=8))
+    outcome, _ = await run(machine, tmp_path, quick(expected_count=8))
     assert (ReasonCode.GPU_MISSING, "gpu") in errors(outcome)
 
 
@@ -174,7 +174,7 @@ async def test_none_here_and_none_expected(tmp_path: Path, stand_ins: StandIns) 
     host = Host(root=tmp_path, tools=stand_ins.tools())
     outcome, _ = await run(host, tmp_path)
     assert outcome.verdict is Verdict.NOT_APPLICABLE
-    outcome, _ = await run(host, tmp_path, Options(expected_count=1))
+    outcome, _ = await run(host, tmp_path, quick(expected_count=1))
     assert outcome.verdict is Verdict.FAIL
 
 

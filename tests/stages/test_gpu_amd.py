@@ -12,12 +12,11 @@ from probes.amd_gpus import facts_of, rows_of
 from probes.host import Host
 from probes.json_paths import parsed
 from probes.notes import Notes
-from stages.gpu import Options
 from stages.outcome import ReasonCode, Verdict
 from tests.support import recordings
 from tests.support.amd_gpu import ADDRESS, PORT, UNIQUE_ID, amd_smi, in_sysfs
 from tests.support.detection import detects, spares
-from tests.support.gpu_stage import errors, run, said
+from tests.support.gpu_stage import errors, quick, run, said
 from tests.support.stand_ins import StandIns
 
 COMPONENT = f"gpu:{UNIQUE_ID}"
@@ -149,7 +148,7 @@ async def test_amd_smi_that_does_not_work_is_told(
 async def test_amd_smi_that_hangs_holds_nobody(machine: Host, tmp_path: Path, stand_ins: StandIns) -> None:
     stand_ins.python("amd-smi", "import time; time.sleep(3600)\n")
     in_sysfs(machine.root)
-    outcome, _ = await run(machine, tmp_path, Options(answer_limit_s=1.0))
+    outcome, _ = await run(machine, tmp_path, quick(answer_limit_s=1.0))
     assert errors(outcome) == {NOT_LOADED, (ReasonCode.TOOL_FAILED, "gpu")}
 
 

@@ -13,7 +13,7 @@ from stages.gpu import MOST_SAMPLES, Options
 from stages.outcome import ReasonCode, Verdict
 from tests.support import nvml
 from tests.support.detection import detects, spares
-from tests.support.gpu_stage import CONSUMER, H100, LOADED, NVSWITCH, UUID, errors, many, run, said
+from tests.support.gpu_stage import CONSUMER, H100, LOADED, NVSWITCH, UUID, errors, many, quick, run, said
 from tests.support.stand_ins import StandIns
 
 FAULTS: list[tuple[Mapping[str, str], ReasonCode]] = [
@@ -170,7 +170,7 @@ async def test_a_slow_link_is_a_fault_under_load_only(
 
 async def test_a_link_that_just_changes_its_speed_is_no_fault(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {**LOADED, "pcie_generation": "1|5|5"})
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.2, interval_s=0.1))
+    outcome, _ = await run(machine, tmp_path, quick(duration_s=0.2))
     assert errors(outcome) == {(ReasonCode.GPU_NOT_LOADED, f"gpu:{UUID}")}
 
 

@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 
 from probes.host import Host
-from stages.gpu import Options
 from stages.outcome import ReasonCode, Verdict
 from tests.support import nvml
 from tests.support.detection import detects
-from tests.support.gpu_stage import errors, many, run, said
+from tests.support.gpu_stage import errors, many, quick, run, said
 from tests.support.stand_ins import StandIns
 
-SHORT = Options(duration_s=0.2, interval_s=0.1)
+SHORT = quick(duration_s=0.2)
 PATIENT_S = 6.0
 """A busy machine takes seconds to start a reader that is not hung."""
-HANGING = Options(duration_s=0.2, interval_s=0.1, answer_limit_s=PATIENT_S)
+HANGING = quick(duration_s=0.2, answer_limit_s=PATIENT_S)
 FIRST, SICK, LAST = (f"pci:0000:{bus:02x}:00.0" for bus in (0x3B, 0x3C, 0x3D))
 
 
@@ -63,7 +62,7 @@ async def test_the_agent_goes_on_while_the_driver_hangs(machine: Host, library: 
 
 async def test_a_stage_that_is_cancelled_leaves_no_reader(machine: Host, library: Path, tmp_path: Path) -> None:
     many(machine, library, [{"power_mw": "hang"}])
-    stage = asyncio.create_task(run(machine, tmp_path, Options(answer_limit_s=600.0)))
+    stage = asyncio.create_task(run(machine, tmp_path, quick(answer_limit_s=600.0)))
     async with asyncio.timeout(60):
         while not nvml.hangs(library):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

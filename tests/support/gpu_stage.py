@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from probes.host import Host
 from stages.gpu import STAGE, Options
@@ -18,6 +20,11 @@ H100, CONSUMER = ("30200", "10DE:2330"), ("30000", "10DE:2204")
 NVSWITCH = ("68000", "10DE:22A3")
 LOADED = {"utilization": "99", "power_mw": "690000", "temperature": "71", "clock": "1755", "throttle_reasons": "0x4"}
 """What a loaded H100 says: held at its power limit, which is no fault."""
+
+
+def quick(**changes: Any) -> Options:
+    """QUICK with other options."""
+    return replace(QUICK, **changes)
 
 
 async def run(host: Host, folder: Path, options: Options = QUICK) -> tuple[Outcome, Remembering]:
