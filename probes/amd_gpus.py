@@ -7,6 +7,7 @@ and some of the firmware's: what both tell is taken from sysfs, and error counts
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,9 +47,10 @@ class AmdReading:
 async def read(host: Host, addresses: Sequence[str], limit_s: float = AMD_SMI_LIMIT_S) -> AmdReading:
     """The facts of the GPUs at these PCI addresses, named as NVML's where they are the same. Raises nothing.
 
-    `limit_s` is how long each call of amd-smi may take.
+    `limit_s` is how long each GPU and each call of amd-smi may take. A GPU whose files are not read by then has the
+    error `handle`, as has one that NVML does not reach.
     """
-    by_sysfs = await apart(lambda: {address: _of_sysfs(host, address) for address in addresses}, "amd gpus")
+    by_sysfs = {address: await _in_time(host, address, limit_s) for address in addresses}
     by_tool: dict[str, dict[str, Fact]] = {}
     problems: tuple[ToolError, ...] = ()
     try:
@@ -75,6 +77,14 @@ def _facts(index: int, address: str, sysfs: Mapping[str, Fact], tool: Mapping[st
         errors={name: fact["error"] for name, fact in facts.items() if "error" in fact},
         nvlinks=(),
     )
+
+
+async def _in_time(host: Host, address: str, limit_s: float) -> dict[str, Fact]:
+    try:
+        async with asyncio.timeout(limit_s):
+            return await apart(lambda: _of_sysfs(host, address), f"amd gpu {address}")
+    except TimeoutError:
+        return {"handle": {"error": f"the amdgpu driver did not answer within {limit_s:.0f} s"}}
 
 
 # --- sysfs -----------------------------------------------------------------------------------------------------------

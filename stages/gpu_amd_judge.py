@@ -33,6 +33,8 @@ def judge(device: PciDevice, gpu: GpuFacts | None) -> Iterator[Finding]:
     if device.driver is None:
         text = f"{name}: no driver is bound to it (amdgpu is missing or refuses it): nothing tells of its health"
         yield error(ReasonCode.GPU_DRIVER_MISSING, component, text)
+    elif gpu is not None and "handle" in gpu.errors:
+        yield error(ReasonCode.GPU_HUNG, component, f"{name}: {gpu.errors['handle']}: the GPU or its driver hangs")
     elif gpu is not None:
         yield from (_as_error(component, name, code, text) for code, text in _faults(gpu))
         yield from _unread(component, name, gpu)

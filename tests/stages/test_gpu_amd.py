@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -150,6 +151,19 @@ async def test_amd_smi_that_hangs_holds_nobody(machine: Host, tmp_path: Path, st
     in_sysfs(machine.root)
     outcome, _ = await run(machine, tmp_path, quick(answer_limit_s=1.0))
     assert errors(outcome) == {NOT_LOADED, (ReasonCode.TOOL_FAILED, "gpu")}
+
+
+@detects(ReasonCode.GPU_HUNG, "made sysfs of an AMD MI210, one of whose files never answers (a FIFO without a writer)")
+async def test_a_driver_that_hangs_is_named(machine: Host, tmp_path: Path) -> None:
+    in_sysfs(machine.root, {"gpu_busy_percent": None})
+    fifo = machine.root / "sys" / "bus" / "pci" / "devices" / ADDRESS / "gpu_busy_percent"
+    os.mkfifo(fifo)
+    try:
+        outcome, _ = await run(machine, tmp_path, quick(answer_limit_s=1.0))
+    finally:
+        os.close(os.open(fifo, os.O_RDWR))  # lets the reader go
+    assert (ReasonCode.GPU_HUNG, f"pci:{ADDRESS}") in errors(outcome)
+    assert outcome.verdict is Verdict.FAIL
 
 
 @detects(ReasonCode.GPU_DRIVER_MISSING, "made PCI tree with an AMD MI210 to which no driver is bound")
