@@ -122,7 +122,7 @@ def _fact(path: Path, convert: Callable[[str], Any], *, may_be_empty: bool = Fal
 def _errors(ras: Path) -> dict[str, Fact]:
     """Errors of all blocks together; each block has a file with "ue: 0" and "ce: 0" (from MI300 on aca_BLOCK)."""
     blocks = [file for file in entries_of(ras) if file.name.endswith("_err_count") or file.name.startswith("aca_")]
-    read = {file.name: _fact(file, _counts) for file in blocks}
+    read = {file.name: _fact(file, counts_of) for file in blocks}
     if not read:
         return _each(COUNTERS.values(), LACKING)
     broken = [f"{name}: {fact['error']}" for name, fact in read.items() if "error" in fact]
@@ -135,7 +135,7 @@ def _errors(ras: Path) -> dict[str, Fact]:
     }
 
 
-def _counts(text: str) -> dict[str, int]:
+def counts_of(text: str) -> dict[str, int]:
     """{"ue": 0, "ce": 0} of "ue: 0\\nce: 0". Raises ValueError."""
     pairs = (line.split(":") for line in text.splitlines() if line.strip())
     counts = {name.strip(): int(number) for name, number in pairs}
@@ -146,13 +146,13 @@ def _counts(text: str) -> dict[str, int]:
 
 def _pages(ras: Path) -> dict[str, Fact]:
     """How many bad pages of its memory are retired, will be, and could not be."""
-    told = _fact(ras / "gpu_vram_bad_pages", _flags, may_be_empty=True)
+    told = _fact(ras / "gpu_vram_bad_pages", bad_pages_of, may_be_empty=True)
     if "value" not in told:
         return _each(PAGES.values(), told)
     return {name: {"value": told["value"].get(flag, 0)} for flag, name in PAGES.items()}
 
 
-def _flags(text: str) -> dict[str, int]:
+def bad_pages_of(text: str) -> dict[str, int]:
     """How often each flag stands in lines like "0x027f5d43 : 0x00001000 : R". Raises ValueError."""
     counts: dict[str, int] = {}
     for line in text.splitlines():

@@ -1,14 +1,16 @@
-"""Entries for what the board's tools say: ipmitool, dmidecode, NVML, ethtool, ip."""
+"""Entries for what the board's tools say: ipmitool, dmidecode, NVML, amd-smi, ethtool, ip."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import replace
 from typing import Any
 
-from probes import bmc, ipmi, links, memory, nvml, psus, routes, smbios
+from probes import amd_gpus, bmc, ipmi, links, memory, nvml, psus, routes, smbios
 from probes.counters import Counters
+from probes.json_paths import parsed
 from probes.notes import Notes
 from probes.psus import PsuReading
 from stages import deltas_sel, gpu_case, gpu_judge, psu
@@ -172,6 +174,26 @@ def _nvml_facts(mutant: Mutant) -> bool:
     )
 
 
+# --- AMD's GPUs ------------------------------------------------------------------------------------------------------
+
+
+def _amd_smi(mutant: Mutant) -> str:
+    for _, row in amd_gpus.rows_of(parsed(mutant.text)):
+        amd_gpus.facts_of(row)
+    return READ
+
+
+def _amdgpu_files(mutant: Mutant) -> str:
+    for read in (amd_gpus.counts_of, amd_gpus.bad_pages_of):
+        with contextlib.suppress(ValueError):
+            read(mutant.text)
+    return READ
+
+
+def _amdgpu_recordings() -> tuple[Recording, ...]:
+    return (Recording("errors", b"ue: 0\nce: 2\nde: 0\n"), *recorded("sysfs", "amdgpu-bad-pages"))
+
+
 # --- ethtool and ip --------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +260,10 @@ ENTRIES = (
         is_json=True,
         share=4,
     ),
+    Parser(
+        "amd-smi", ("probes/amd_gpus.py",), lambda: recorded("amd-smi"), _amd_smi, (ValueError,), is_json=True, share=2
+    ),
+    Parser("amdgpu-files", ("probes/amd_gpus.py",), _amdgpu_recordings, _amdgpu_files),
     Parser("ethtool", ("probes/links.py",), lambda: recorded("ethtool"), _ethtool, (links.UnreadableOffer,), share=2),
     Parser("ip", ("probes/routes.py",), _ip_recordings, _ip, (routes.UnreadableRoutes,), is_json=True, share=2),
 )  # fmt: skip
