@@ -44,10 +44,12 @@ def on_the_way(devices: Iterable[PciDevice], everything: Sequence[PciDevice]) ->
 
 
 @contextlib.asynccontextmanager
-async def watching(host: Host, ports: Sequence[PciDevice]) -> AsyncIterator[Callable[[], tuple[PciDevice, ...]]]:
-    """Look at the links now and then while the block lasts. What it lends gives them back, each at its best."""
+async def watching(
+    host: Host, ports: Sequence[PciDevice], every_s: float = LOOK_S
+) -> AsyncIterator[Callable[[], tuple[PciDevice, ...]]]:
+    """Look at the links every so often while the block lasts. What it lends gives them back, each at its best."""
     best = {port.address: port.link for port in ports if port.link is not None}
-    looking = asyncio.create_task(_look(host, best))
+    looking = asyncio.create_task(_look(host, best, every_s))
     try:
         yield lambda: tuple(replace(port, link=best.get(port.address)) for port in ports)
     finally:
@@ -55,10 +57,10 @@ async def watching(host: Host, ports: Sequence[PciDevice]) -> AsyncIterator[Call
         await asyncio.gather(looking, return_exceptions=True)
 
 
-async def _look(host: Host, best: dict[str, PciLink]) -> None:
+async def _look(host: Host, best: dict[str, PciLink], every_s: float) -> None:
     addresses = list(best)
     while addresses:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(every_s)
         for address, link in (await apart(lambda: pci.links_of(host, addresses), "pci links")).items():
             best[address] = better(best[address], link)
 
