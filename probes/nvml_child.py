@@ -4,11 +4,18 @@
 
 Driver calls can hang in the kernel for good; a process can be killed. It prints one JSON line a sample:
 
-    {"driver": FACT, "gpus": [{"index": 0, "uuid": FACT, "ecc_uncorrected": FACT, …}]}
+    {"driver": FACT, "gpus": [{"index": 0, "uuid": FACT, "ecc_uncorrected": FACT, …}], "events": FACT, …}
 
 where a FACT is {"value": …}, {"unsupported": true} (this GPU or driver does not have it; never to be taken
-for 0) or {"error": "…"} (it should have told, and did not). Where NVML cannot be used at all the only
-line is {"failure": KIND, "message": "…"}, with KIND `no_module`, `no_library`, `no_driver` or `init`.
+for 0) or {"error": "…"} (it should have told, and did not; with "lost": true where the GPU is gone, "reset": true
+where it wants a reset). The first sample and the last have all facts, those between have what changes under load.
+
+`events` are the XIDs that the driver told of since the sample before, by NVML's event set, in whose wait the
+time between two samples is spent: [{"index": 0, "pci": "…", "xid": 79}, …].
+
+Before it asks anything that can hang it says what: {"asking": "driver"}, {"asking": "events"}, or {"asking": 3,
+"pci": "…"} for one GPU. Where NVML cannot be used at all the only other line is {"failure": KIND, "message": "…"},
+with KIND `no_module`, `no_library`, `no_driver` or `init`.
 """
 
 from __future__ import annotations
@@ -16,10 +23,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-NVLINK_COUNTERS = ("REPLAY", "RECOVERY", "CRC_FLIT", "CRC_DATA")
+from probes import nvml_facts
+from probes.nvml_facts import fact
+
+MOST_EVENTS = 100
+"""A GPU that dies can tell of thousands; so many are kept of one interval."""
+WAIT_MS = 1000
 
 
 def main(arguments: list[str]) -> int:
@@ -28,14 +40,12 @@ def main(arguments: list[str]) -> int:
         import pynvml
     except ImportError as problem:
         return _say({"failure": "no_module", "message": f"the Python module pynvml is not installed: {problem}"})
+    _say({"asking": "driver"})
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as problem:
         return _say({"failure": _kind(pynvml, problem), "message": str(problem)})
-    for number in range(samples):
-        if number:
-            time.sleep(interval_s)
-        _say(_snapshot(pynvml))
+    _Reader(pynvml).run(samples, interval_s)
     return 0
 
 
@@ -49,117 +59,96 @@ def _kind(nvml: Any, problem: Any) -> str:
     return kinds.get(problem.value, "init")
 
 
-def _fact(nvml: Any, read: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        return {"value": read()}
-    except nvml.NVMLError as problem:
-        if problem.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-            return {"unsupported": True}
-        return {"error": str(problem)}
+class _Reader:
+    """Takes the samples. It listens for events from before the first sample until after the last."""
 
+    def __init__(self, nvml: Any) -> None:
+        self.nvml = nvml
+        self.places: dict[int, str | None] = {}
+        """The PCI address of each GPU that could be reached once, by index."""
+        self.handles: dict[int | None, int] = {}
+        """Index by the address behind NVML's handle, which is what an event names its GPU by."""
+        self.listening = fact(nvml, nvml.nvmlEventSetCreate)
+        self.registered = False
+        self.refused: dict[str, Any] | None = None
+        """Why the events of a GPU cannot be had, though it is one that has them."""
 
-def _snapshot(nvml: Any) -> dict[str, Any]:
-    driver = _fact(nvml, nvml.nvmlSystemGetDriverVersion)
-    count = _fact(nvml, nvml.nvmlDeviceGetCount)
-    gpus = [_gpu(nvml, index) for index in range(count.get("value") or 0)]
-    return {"time": time.monotonic(), "driver": driver, "count": count, "gpus": gpus}
+    def run(self, samples: int, interval_s: float) -> None:
+        count = fact(self.nvml, self.nvml.nvmlDeviceGetCount)
+        for index in range(count.get("value") or 0):
+            self._meet(index)
+        due = time.monotonic()
+        for number in range(samples):
+            events = self._listen_until(due) if number else []
+            due = time.monotonic() + interval_s
+            sample = self._sample(everything=number in {0, samples - 1})
+            events += self._listen_until(0.0)
+            _say({**sample, "events": self._told(events)})
 
+    def _meet(self, index: int) -> None:
+        """Learn where a GPU is, and ask for its events."""
+        _say({"asking": index})
+        found = fact(self.nvml, lambda: self.nvml.nvmlDeviceGetHandleByIndex(index))
+        if (gpu := found.get("value")) is None:
+            return
+        self.handles[nvml_facts.address_behind(gpu)] = index
+        self.places[index] = fact(self.nvml, lambda: self.nvml.nvmlDeviceGetPciInfo(gpu).busId).get("value")
+        self._register(gpu)
 
-def _gpu(nvml: Any, index: int) -> dict[str, Any]:
-    try:
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    except nvml.NVMLError as problem:
-        return {"index": index, "handle": {"error": str(problem)}}
-    facts = {name: _fact(nvml, read) for name, read in _readers(nvml, handle).items()}
-    return {"index": index, "handle": {"value": True}, **facts, "nvlinks": _nvlinks(nvml, handle)}
+    def _register(self, gpu: Any) -> None:
+        events = self.listening.get("value")
+        if events is None:
+            return
+        kinds = self.nvml.nvmlEventTypeXidCriticalError
+        done = fact(self.nvml, lambda: self.nvml.nvmlDeviceRegisterEvents(gpu, kinds, events))
+        self.registered |= "value" in done
+        if "error" in done:
+            self.refused = done
 
+    def _told(self, events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        if self.refused is not None and not events:
+            return self.refused
+        if "value" not in self.listening:
+            return self.listening
+        return {"value": list(events[:MOST_EVENTS])} if self.registered else {"unsupported": True}
 
-def _readers(nvml: Any, gpu: Any) -> dict[str, Callable[[], Any]]:
-    """What is read of each GPU, by the name it gets. Watts, degrees C, bytes, MHz; violation times in seconds."""
-    return {
-        **_identity(nvml, gpu),
-        **_memory_health(nvml, gpu),
-        "temperature": lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
-        "temperature_slowdown": lambda: nvml.nvmlDeviceGetTemperatureThreshold(
-            gpu, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN
-        ),
-        "temperature_shutdown": lambda: nvml.nvmlDeviceGetTemperatureThreshold(
-            gpu, nvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN
-        ),
-        "power": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
-        "power_limit": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
-        "throttle_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu),
-        "thermal_violation": lambda: _violation_s(nvml, gpu, nvml.NVML_PERF_POLICY_THERMAL),
-        "power_violation": lambda: _violation_s(nvml, gpu, nvml.NVML_PERF_POLICY_POWER),
-        "pcie_generation": lambda: nvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu),
-        "pcie_generation_max": lambda: nvml.nvmlDeviceGetMaxPcieLinkGeneration(gpu),
-        "pcie_width": lambda: nvml.nvmlDeviceGetCurrPcieLinkWidth(gpu),
-        "pcie_width_max": lambda: nvml.nvmlDeviceGetMaxPcieLinkWidth(gpu),
-        "clock": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM),
-        "clock_max": lambda: nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM),
-    }
-
-
-def _identity(nvml: Any, gpu: Any) -> dict[str, Callable[[], Any]]:
-    return {
-        "name": lambda: nvml.nvmlDeviceGetName(gpu),
-        "uuid": lambda: nvml.nvmlDeviceGetUUID(gpu),
-        "serial": lambda: nvml.nvmlDeviceGetSerial(gpu),
-        "pci": lambda: nvml.nvmlDeviceGetPciInfo(gpu).busId,
-        "vbios": lambda: nvml.nvmlDeviceGetVbiosVersion(gpu),
-        "memory_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(gpu).total,
-    }
-
-
-def _memory_health(nvml: Any, gpu: Any) -> dict[str, Callable[[], Any]]:
-    uncorrected, corrected = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
-
-    def ecc(kind: int, counter: int) -> Callable[[], Any]:
-        return lambda: nvml.nvmlDeviceGetTotalEccErrors(gpu, kind, counter)
-
-    def retired(cause: int) -> Callable[[], Any]:
-        return lambda: len(nvml.nvmlDeviceGetRetiredPages(gpu, cause))
-
-    return {
-        "ecc_enabled": lambda: bool(nvml.nvmlDeviceGetEccMode(gpu)[0]),
-        "ecc_uncorrected": ecc(uncorrected, nvml.NVML_VOLATILE_ECC),
-        "ecc_corrected": ecc(corrected, nvml.NVML_VOLATILE_ECC),
-        "ecc_uncorrected_lifetime": ecc(uncorrected, nvml.NVML_AGGREGATE_ECC),
-        "ecc_corrected_lifetime": ecc(corrected, nvml.NVML_AGGREGATE_ECC),
-        # correctable, uncorrectable, pending, failure
-        "remapped_rows": lambda: list(nvml.nvmlDeviceGetRemappedRows(gpu)),
-        "retired_single_bit": retired(nvml.NVML_PAGE_RETIREMENT_CAUSE_MULTIPLE_SINGLE_BIT_ECC_ERRORS),
-        "retired_double_bit": retired(nvml.NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR),
-        "retired_pending": lambda: bool(nvml.nvmlDeviceGetRetiredPagesPendingStatus(gpu)),
-    }
-
-
-def _violation_s(nvml: Any, gpu: Any, policy: int) -> float:
-    """How long the clocks were held down since the driver started. NVML counts it in nanoseconds."""
-    return float(nvml.nvmlDeviceGetViolationStatus(gpu, policy).violationTime / 1e9)
-
-
-def _nvlinks(nvml: Any, gpu: Any) -> list[dict[str, Any]]:
-    """One row a link. NVML has no count of links: the first number that is invalid ends the list."""
-    links = []
-    for link in range(nvml.NVML_NVLINK_MAX_LINKS):
-        try:
-            active: dict[str, Any] = {"value": bool(nvml.nvmlDeviceGetNvLinkState(gpu, link))}
-        except nvml.NVMLError as problem:
-            ends = (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND, nvml.NVML_ERROR_INVALID_ARGUMENT)
-            if problem.value in ends:
+    def _listen_until(self, due: float) -> list[dict[str, Any]]:
+        """The events that come until then; at least those that wait already. Sleeps where events cannot be had."""
+        found: list[dict[str, Any]] = []
+        while self.registered:
+            left_ms = max(0, min(WAIT_MS, round((due - time.monotonic()) * 1000)))
+            try:
+                found.append(self._event(left_ms))
+            except self.nvml.NVMLError as problem:
+                if problem.value != self.nvml.NVML_ERROR_TIMEOUT:
+                    self.refused, self.registered = {"error": str(problem)}, False
+                elif left_ms == 0 or time.monotonic() >= due:
+                    break
+            if len(found) > MOST_EVENTS:
                 break
-            active = {"error": str(problem)}
-        links.append({"link": link, "active": active, "errors": _link_errors(nvml, gpu, link)})
-    return links
+        time.sleep(max(0.0, due - time.monotonic()))
+        return found
 
+    def _event(self, wait_ms: int) -> dict[str, Any]:
+        data = self.nvml.nvmlEventSetWait_v2(self.listening["value"], wait_ms)
+        index = self.handles.get(nvml_facts.address_behind(data.device))
+        place = self.places.get(index) if index is not None else None
+        return {"index": index, "pci": place, "xid": int(data.eventData)}
 
-def _link_errors(nvml: Any, gpu: Any, link: int) -> dict[str, Any]:
-    def read(counter: str) -> Callable[[], Any]:
-        number = getattr(nvml, f"NVML_NVLINK_ERROR_DL_{counter}")
-        return lambda: nvml.nvmlDeviceGetNvLinkErrorCounter(gpu, link, number)
+    def _sample(self, *, everything: bool) -> dict[str, Any]:
+        _say({"asking": "driver"})
+        driver = fact(self.nvml, self.nvml.nvmlSystemGetDriverVersion)
+        count = fact(self.nvml, self.nvml.nvmlDeviceGetCount)
+        gpus = [self._gpu(index, everything=everything) for index in range(count.get("value") or 0)]
+        return {"time": time.monotonic(), "driver": driver, "count": count, "gpus": gpus}
 
-    return {counter.lower(): _fact(nvml, read(counter)) for counter in NVLINK_COUNTERS}
+    def _gpu(self, index: int, *, everything: bool) -> dict[str, Any]:
+        place = self.places.get(index)
+        _say({"asking": index, "pci": place})
+        handle = fact(self.nvml, lambda: self.nvml.nvmlDeviceGetHandleByIndex(index))
+        if "value" not in handle:
+            return {"index": index, "handle": handle, **({"pci": {"value": place}} if place else {})}
+        return {"index": index, "handle": {"value": True}, **nvml_facts.of(self.nvml, handle["value"], everything)}
 
 
 if __name__ == "__main__":

@@ -111,6 +111,12 @@ def read(host: Host, notes: Notes) -> tuple[PciDevice, ...]:
     return devices
 
 
+def links_of(host: Host, addresses: Sequence[str]) -> dict[str, PciLink]:
+    """The links of some devices as they are now; one that tells nothing is left out. Blocking."""
+    read = {address: _link(host.sys("bus", "pci", "devices", address)) for address in addresses}
+    return {address: link for address, link in read.items() if link is not None}
+
+
 def address_in(path: str) -> str | None:
     """The PCI address of the device nearest to the end of a sysfs path."""
     return next((part for part in reversed(path.split("/")) if ADDRESS.match(part)), None)

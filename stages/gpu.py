@@ -6,19 +6,24 @@ The health facts alone prove nothing: they are read, judged and reported, and a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from probes import gpus, pci
-from probes.gpus import NvmlSample, NvmlUnusable
+from probes import amd_gpus, gpus, pci
+from probes.apart import apart
 from probes.notes import Notes
+from probes.nvml import NVML_LIMIT_S, GpuFacts, NvmlSample, NvmlUnusable, sample_nvml
 from probes.pci import PciDevice
 from probes.tools import ToolMissing
-from stages import gpu_judge
-from stages.gpu_judge import Limits, Path
+from stages import gpu_amd_judge, gpu_case, gpu_hops, gpu_judge
+from stages.gpu_case import Limits, Path
+from stages.gpu_links_judge import Fabric
 from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error
 from stages.runner import tool_finding
 from stages.stage import Stage, StageContext
 
+MOST_SAMPLES = 600
+"""What a long stage is sampled in: what the reader prints has to fit into what is kept of a tool's output."""
 FAILURES = {
     "hung": ReasonCode.GPU_HUNG,
     "no_library": ReasonCode.GPU_DRIVER_MISSING,
@@ -41,18 +46,24 @@ class Options:
     throttled_percent: float = field(default=5.0, metadata={"minimum": 0, "maximum": 100})
     nvlink_expected: bool = False
     """True: a GPU whose NVLinks are all inactive fails. By itself that can be a card without a bridge."""
-    answer_limit_s: float = field(default=gpus.NVML_LIMIT_S, metadata={"minimum": 0.1, "maximum": 600})
-    """How long the driver may take beside the sampling before it counts as hung."""
+    answer_limit_s: float = field(default=NVML_LIMIT_S, metadata={"minimum": 0.1, "maximum": 600})
+    """How long the driver may be silent beside the interval before it counts as hung."""
+    pcie_replays_per_minute: float = field(default=8.0, metadata={"minimum": 0})
 
     @property
     def samples(self) -> int:
         """Never less than two: throttle time is a difference."""
-        return max(2, 1 + round(self.duration_s / self.interval_s))
+        return min(MOST_SAMPLES, max(2, 1 + round(self.duration_s / self.interval_s)))
+
+    @property
+    def every_s(self) -> float:
+        """From one sample to the next."""
+        return max(self.interval_s, self.duration_s / (MOST_SAMPLES - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """All that was read. `failure` is set when NVML told nothing though it was asked."""
+    """All that was read. `failure` is set when NVML did not tell all that it was asked; `samples` are what it told."""
 
     devices: tuple[PciDevice, ...]
     """Compute GPUs on PCI."""
@@ -61,10 +72,18 @@ class Readings:
     paths: tuple[Path, ...] = ()
     samples: tuple[NvmlSample, ...] = ()
     failure: Finding | None = None
+    failed_at: str | None = None
+    """PCI address of the GPU that the driver was asked of when it failed; None: of all, or not known."""
+    ports: tuple[PciDevice, ...] = ()
+    """The GPUs and the ports on the way to them, each with its link at its best while the stage ran."""
+    fabric: Fabric = field(default_factory=Fabric)
+    amd: tuple[GpuFacts, ...] = ()
+    """What the amdgpu driver said of AMD's GPUs."""
+    amd_problems: tuple[Finding, ...] = ()
 
 
 def planned_s(options: Options) -> float:
-    return (options.samples - 1) * options.interval_s + 10.0
+    return (options.samples - 1) * options.every_s + 10.0
 
 
 async def run(context: StageContext, options: Options) -> Readings:
@@ -75,18 +94,37 @@ async def run(context: StageContext, options: Options) -> Readings:
     everything = await pci.collect(context.host, notes)
     # One whose class could not be read may be a GPU: it must not be passed over.
     devices = tuple(device for device in everything if gpus.is_compute(device) or device.class_id is None)
-    paths = tuple(gpu_judge.path_of(device, everything) for device in devices)
+    paths = tuple(gpu_case.path_of(device, everything) for device in devices)
     context.info(f"GPU: {len(devices)} compute GPUs on PCI")
-    if not any(device.vendor_id == gpus.NVIDIA for device in devices):
-        return Readings(devices, paths=paths)
+    reading = Readings(devices, paths=paths)
+    async with gpu_hops.watching(context.host, gpu_hops.on_the_way(devices, everything)) as ports:
+        if any(device.vendor_id == gpus.NVIDIA for device in devices):
+            reading = replace(await _sampled(context, options, reading), fabric=await _fabric(context, everything))
+        if any(device.vendor_id == gpus.AMD for device in devices):
+            reading = await _with_amd(context, options, reading)
+        return replace(reading, ports=ports())
+
+
+async def _fabric(context: StageContext, everything: Sequence[PciDevice]) -> Fabric:
+    switches = tuple(device.address for device in everything if gpus.is_nvswitch(device))
+    return Fabric(switches, await apart(lambda: gpus.fabric_manager_runs(context.host), "processes"))
+
+
+async def _with_amd(context: StageContext, options: Options, reading: Readings) -> Readings:
+    addresses = [device.address for device in reading.devices if device.vendor_id == gpus.AMD]
+    told = await amd_gpus.read(context.host, addresses, options.answer_limit_s)
+    return replace(reading, amd=told.gpus, amd_problems=tuple(tool_finding(one, "gpu") for one in told.problems))
+
+
+async def _sampled(context: StageContext, options: Options, reading: Readings) -> Readings:
     try:
-        samples = await _sample(context, options)
+        return replace(reading, samples=tuple(await _sample(context, options)))
     except NvmlUnusable as problem:
         code = FAILURES.get(problem.kind, ReasonCode.TOOL_FAILED)
-        return Readings(devices, paths=paths, failure=error(code, "gpu", _sentence(problem)))
+        failure = error(code, "gpu", _sentence(problem))
+        return replace(reading, samples=problem.seen, failure=failure, failed_at=problem.asked)
     except ToolMissing as problem:
-        return Readings(devices, paths=paths, failure=tool_finding(problem, "gpu"))
-    return Readings(devices, paths=paths, samples=tuple(samples))
+        return replace(reading, failure=tool_finding(problem, "gpu"))
 
 
 async def _sample(context: StageContext, options: Options) -> list[NvmlSample]:
@@ -96,17 +134,19 @@ async def _sample(context: StageContext, options: Options) -> list[NvmlSample]:
         nonlocal taken
         taken += 1
         left = options.samples - taken
-        context.progress(taken / options.samples, left * options.interval_s)
+        context.progress(taken / options.samples, left * options.every_s)
         for gpu in sample.gpus:
-            for name, unit in (("temperature", "C"), ("power", "W"), ("clock", "MHz")):
+            if taken == 1:
+                context.info(f"GPU {gpu.pci}: {gpu.text('name') or 'no name'}, {gpu_case.settings(gpu)}")
+            for name, unit in (("temperature", "C"), ("memory_temperature", "C"), ("power", "W"), ("clock", "MHz")):
                 value = gpu.amount(name)
                 if value is not None:
                     context.sample(name, f"gpu:{gpu.uuid or gpu.pci}", value, unit)
 
-    return await gpus.sample_nvml(
+    return await sample_nvml(
         context.host,
         samples=options.samples,
-        interval_s=options.interval_s,
+        interval_s=options.every_s,
         limit_s=options.answer_limit_s,
         on_sample=on_sample,
     )
@@ -131,18 +171,20 @@ def judge(reading: Readings, options: Options) -> Outcome:
     findings = [*_counted(reading, options)]
     measurements: list[Measurement] = []
     if reading.failure is not None:
-        findings += [_of_all(reading.failure, device) for device in _nvidia(reading)]
+        findings += [_of_one(reading, reading.failure, device) for device in _nvidia(reading)]
     elif not reading.samples:
         missing = error(ReasonCode.OUTPUT_UNREADABLE, "gpu", "there is no reading of its health")
-        findings += [_of_all(missing, device) for device in _nvidia(reading)]
-    for device in reading.devices:
-        if device.vendor_id != gpus.NVIDIA:
-            findings.append(_other_vendor(device))
+        findings += [_of_one(reading, missing, device) for device in _nvidia(reading)]
+    findings += [_other_vendor(device) for device in reading.devices if device.vendor_id not in {gpus.NVIDIA, gpus.AMD}]
+    findings += reading.amd_problems
+    for device, amd in _amd(reading):
+        findings += gpu_amd_judge.judge(device, amd)
+        measurements += gpu_amd_judge.measure(device, amd) if amd else ()
     if reading.samples:
-        limits = Limits(options.retired_pages_limit, options.throttled_percent, nvlink_expected=options.nvlink_expected)
-        judged = gpu_judge.judge_gpus(_nvidia(reading), reading.paths, reading.samples, limits)
+        judged = _health(reading, options)
         findings += judged.findings
         measurements += judged.measurements
+    findings += _hops(reading)
     found = sum(device.class_id is not None for device in reading.devices)
     return Outcome(
         headline=f"{found} compute GPUs, health facts read, no load run" if found else "No compute GPU here",
@@ -158,9 +200,41 @@ def _nvidia(reading: Readings) -> list[PciDevice]:
     return [device for device in reading.devices if device.vendor_id == gpus.NVIDIA]
 
 
-def _of_all(failure: Finding, device: PciDevice) -> Finding:
+def _amd(reading: Readings) -> list[tuple[PciDevice, GpuFacts | None]]:
+    told = {gpu.pci: gpu for gpu in reading.amd}
+    return [(device, told.get(device.address)) for device in reading.devices if device.vendor_id == gpus.AMD]
+
+
+def _health(reading: Readings, options: Options) -> gpu_judge.Judged:
+    limits = Limits(
+        options.retired_pages_limit,
+        options.throttled_percent,
+        nvlink_expected=options.nvlink_expected,
+        pcie_replays_per_minute=options.pcie_replays_per_minute,
+    )
+    cut_short = reading.failure is not None
+    paths, samples = reading.paths, reading.samples
+    return gpu_judge.judge_gpus(_nvidia(reading), paths, samples, limits, reading.fabric, cut_short=cut_short)
+
+
+def _hops(reading: Readings) -> list[Finding]:
+    """The links on the way to the GPUs; of NVIDIA's GPUs NVML tells their own, the kernel that of AMD's."""
+    facts = [*reading.amd, *(gpu for sample in reading.samples for gpu in sample.gpus)]
+    busy = frozenset(gpu.pci for gpu in facts if gpu_case.is_busy(gpu))
+    amd = [device for device, _ in _amd(reading)]
+    above = gpu_hops.lower_ends(_nvidia(reading), reading.ports, busy, own=False)
+    below = {**above, **gpu_hops.lower_ends(amd, reading.ports, busy, own=True)}
+    return [*gpu_hops.judge(reading.ports, below)]
+
+
+def _of_one(reading: Readings, failure: Finding, device: PciDevice) -> Finding:
+    """What a failure of the driver says of one GPU: all of it where it is that one's, or nobody's in particular."""
+    component = f"pci:{device.address}"
+    if reading.failed_at not in {None, device.address}:
+        text = f"GPU at PCI {device.address}: could not be read to the end: the driver failed at {reading.failed_at}"
+        return error(ReasonCode.PROBE_ERROR, component, text, failure.message)
     text = f"GPU at PCI {device.address}: {failure.message}"
-    return Finding(failure.reason_code, failure.severity, f"pci:{device.address}", text, failure.evidence)
+    return Finding(failure.reason_code, failure.severity, component, text, failure.evidence)
 
 
 def _other_vendor(device: PciDevice) -> Finding:

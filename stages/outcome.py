@@ -106,8 +106,10 @@ class ReasonCode(StrEnum):
     GPU_ECC_UNCORRECTED = "gpu_ecc_uncorrected"
     GPU_PAGES_RETIRED = "gpu_pages_retired"
     GPU_XID = "gpu_xid"
+    GPU_RESET_NEEDED = "gpu_reset_needed"
     GPU_PCIE_DEGRADED = "gpu_pcie_degraded"
     GPU_NVLINK = "gpu_nvlink"
+    GPU_FABRIC = "gpu_fabric"
     GPU_THROTTLED = "gpu_throttled"
     GPU_OVERHEATED = "gpu_overheated"
     GPU_MISCOMPUTE = "gpu_miscompute"
@@ -156,6 +158,7 @@ INCONCLUSIVE: frozenset[ReasonCode] = frozenset(
         ReasonCode.IPERF_UNREACHABLE,
         ReasonCode.NET_NEIGHBOR_UNSEEN,
         ReasonCode.GPU_DRIVER_MISSING,
+        ReasonCode.GPU_FABRIC,
         ReasonCode.GPU_NOT_LOADED,
         ReasonCode.BMC_UNREADABLE,
         ReasonCode.STAGE_TIMEOUT,

@@ -247,6 +247,12 @@ TEXTS: Mapping[Code, tuple[str, str, str, str]] = {
         "Look the number up in NVIDIA's XID table and follow it; reseat or replace the GPU.",
         TECHNICIAN,
     ),
+    Code.GPU_RESET_NEEDED: (
+        "The GPU's driver says that the GPU needs a reset, or its host a reboot, before it is used.",
+        "The GPU had an error from which it cannot recover by itself.",
+        "Reset it or reboot the host as the finding says, then run again; replace the GPU if it comes back.",
+        OPERATOR,
+    ),
     Code.GPU_PCIE_DEGRADED: (
         "The GPU's PCIe link is narrower or slower than its path allows, under load.",
         "Badly seated card, riser or cable.",
@@ -258,6 +264,12 @@ TEXTS: Mapping[Code, tuple[str, str, str, str]] = {
         "A bridge or the baseboard has a bad contact.",
         "Reseat the bridge or the module, check the fabric manager, then run again.",
         TECHNICIAN,
+    ),
+    Code.GPU_FABRIC: (
+        "NVSwitches join the GPUs, and the GPUs have not joined the fabric, so that no program can use them.",
+        "NVIDIA's Fabric Manager is missing in the image, of another version than the driver, or not running.",
+        "Put the Fabric Manager of the driver's version into the image, start it, then run again.",
+        SOFTWARE,
     ),
     Code.GPU_THROTTLED: (
         "The GPU slowed itself down because of heat or power for a good part of the test.",

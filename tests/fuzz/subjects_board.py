@@ -1,17 +1,19 @@
-"""Entries for what the board's tools say: ipmitool, dmidecode, NVML, ethtool, ip."""
+"""Entries for what the board's tools say: ipmitool, dmidecode, NVML, amd-smi, ethtool, ip."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import replace
 from typing import Any
 
-from probes import bmc, gpus, ipmi, links, memory, psus, routes, smbios
+from probes import amd_gpus, bmc, ipmi, links, memory, nvml, psus, routes, smbios
 from probes.counters import Counters
+from probes.json_paths import parsed
 from probes.notes import Notes
 from probes.psus import PsuReading
-from stages import deltas_sel, gpu_judge, psu
+from stages import deltas_sel, gpu_case, gpu_judge, psu
 from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from tests.fuzz.mutate import Mutant, Recording
@@ -140,7 +142,7 @@ def _nvml(*rows: dict[str, Any], time_s: float = 5.0) -> bytes:
     return json.dumps(sample).encode()
 
 
-FIRST = gpus.parse_sample(_nvml(_gpu(), time_s=1.0).decode())
+FIRST = nvml.parse_sample(_nvml(_gpu(), time_s=1.0).decode())
 
 
 def _nvml_recordings() -> tuple[Recording, ...]:
@@ -155,8 +157,8 @@ def _nvml_recordings() -> tuple[Recording, ...]:
 
 def _gpu_judge(mutant: Mutant) -> str:
     """NVML's facts alone prove no load: without any other error the verdict is unknown; `pass` stands for it here."""
-    sample = gpus.parse_sample(mutant.text)
-    limits = gpu_judge.Limits(retired_pages=63, throttled_percent=5.0, nvlink_expected=False)
+    sample = nvml.parse_sample(mutant.text)
+    limits = gpu_case.Limits(retired_pages=63, throttled_percent=5.0, nvlink_expected=False)
     judged = gpu_judge.judge_gpus([], [], [FIRST, sample], limits)
     kept = [one for one in judged.findings if one.reason_code != "gpu_not_loaded"]
     return verdict_of(kept)
@@ -170,6 +172,26 @@ def _nvml_facts(mutant: Mutant) -> bool:
         for row in rows
         for name in gpu_judge.NEEDED
     )
+
+
+# --- AMD's GPUs ------------------------------------------------------------------------------------------------------
+
+
+def _amd_smi(mutant: Mutant) -> str:
+    for _, row in amd_gpus.rows_of(parsed(mutant.text)):
+        amd_gpus.facts_of(row)
+    return READ
+
+
+def _amdgpu_files(mutant: Mutant) -> str:
+    for read in (amd_gpus.counts_of, amd_gpus.bad_pages_of):
+        with contextlib.suppress(ValueError):
+            read(mutant.text)
+    return READ
+
+
+def _amdgpu_recordings() -> tuple[Recording, ...]:
+    return (Recording("errors", b"ue: 0\nce: 2\nde: 0\n"), *recorded("sysfs", "amdgpu-bad-pages"))
 
 
 # --- ethtool and ip --------------------------------------------------------------------------------------------------
@@ -230,14 +252,18 @@ ENTRIES = (
     ),
     Parser(
         "nvml",
-        ("probes/gpus.py", "probes/nvml_child.py", "stages/gpu_judge.py"),
+        ("probes/nvml.py", "probes/nvml_child.py", "stages/gpu_judge.py"),
         _nvml_recordings,
         _gpu_judge,
-        (gpus.NvmlUnusable,),
+        (nvml.NvmlUnusable,),
         _nvml_facts,
         is_json=True,
         share=4,
     ),
+    Parser(
+        "amd-smi", ("probes/amd_gpus.py",), lambda: recorded("amd-smi"), _amd_smi, (ValueError,), is_json=True, share=2
+    ),
+    Parser("amdgpu-files", ("probes/amd_gpus.py",), _amdgpu_recordings, _amdgpu_files),
     Parser("ethtool", ("probes/links.py",), lambda: recorded("ethtool"), _ethtool, (links.UnreadableOffer,), share=2),
     Parser("ip", ("probes/routes.py",), _ip_recordings, _ip, (routes.UnreadableRoutes,), is_json=True, share=2),
 )  # fmt: skip

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from probes import gpus
-from probes.gpus import NvmlUnusable, parse_sample
 from probes.host import Host
 from probes.notes import Notes
+from probes.nvml import NvmlUnusable, parse_sample, sample_nvml
 from tests.support import nvml
 from tests.support.stand_ins import StandIns
 
@@ -91,7 +91,7 @@ async def test_a_machine_without_gpus_asks_no_driver(machine: Host, library: Pat
 
 async def test_unsupported_is_not_zero(machine: Host, library: Path) -> None:
     nvml.script(library, {"ecc_uncorrected": "unsupported", "ecc_corrected": "0", "power_mw": "error"})
-    [sample] = await gpus.sample_nvml(machine)
+    [sample] = await sample_nvml(machine)
     [gpu] = sample.gpus
     assert "ecc_uncorrected" in gpu.unsupported
     assert gpu.amount("ecc_uncorrected") is None
@@ -107,7 +107,7 @@ async def test_a_function_that_the_driver_lacks_is_unsupported(
     old = nvml.build(tmp_path / "old", "-DWITHOUT_REMAPPED_ROWS")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(old))
     nvml.script(old, {"remapped_rows": "0,0,0,0"})
-    [sample] = await gpus.sample_nvml(machine)
+    [sample] = await sample_nvml(machine)
     assert "remapped_rows" in sample.gpus[0].unsupported
 
 
@@ -118,34 +118,34 @@ async def test_a_function_that_the_driver_lacks_is_unsupported(
 async def test_a_driver_that_does_not_start(machine: Host, library: Path, top: dict[str, str], kind: str) -> None:
     nvml.script(library, **top)
     with pytest.raises(NvmlUnusable) as caught:
-        await gpus.sample_nvml(machine)
+        await sample_nvml(machine)
     assert caught.value.kind == kind
 
 
 async def test_no_library(machine: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "nowhere"))
     with pytest.raises(NvmlUnusable) as caught:
-        await gpus.sample_nvml(machine)
+        await sample_nvml(machine)
     assert caught.value.kind == "no_library"
 
 
 async def test_a_driver_call_that_hangs_is_killed(machine: Host, library: Path) -> None:
     nvml.script(library, {"temperature": "hang"})
     with pytest.raises(NvmlUnusable, match="hangs") as caught:
-        await gpus.sample_nvml(machine, limit_s=1.5)
+        await sample_nvml(machine, limit_s=1.5)
     assert caught.value.kind == "hung"
 
 
 async def test_a_gpu_that_fell_off_the_bus(machine: Host, library: Path) -> None:
     nvml.script(library, {}, {"handle": "lost"})
-    [sample] = await gpus.sample_nvml(machine)
+    [sample] = await sample_nvml(machine)
     assert "lost" in sample.gpus[1].errors["handle"].lower()
 
 
 async def test_samples_are_told_as_they_come(machine: Host, library: Path) -> None:
     nvml.script(library, {"temperature": "40|50|60"})
     seen: list[float | None] = []
-    samples = await gpus.sample_nvml(
+    samples = await sample_nvml(
         machine, samples=3, interval_s=0.05, on_sample=lambda sample: seen.append(sample.gpus[0].amount("temperature"))
     )
     assert seen == [40, 50, 60]

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from probes.host import Host
 from probes.pci import PciDevice
-from stages.gpu import STAGE, Options, Readings, judge
-from stages.outcome import Outcome, ReasonCode, Verdict
+from stages.gpu import Options, Readings, judge
+from stages.outcome import ReasonCode, Verdict
 from tests.support import nvml
 from tests.support.detection import detects, spares
-from tests.support.judging import outcome_of
-from tests.support.stage_context import Remembering, stage_context
+from tests.support.gpu_stage import UUID, errors, many, quick, run
 from tests.support.stand_ins import StandIns
-
-QUICK = Options(duration_s=0.1, interval_s=0.1)
-UUID = nvml.HEALTHY["uuid"]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return nvml.build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def machine(tmp_path: Path, stand_ins: StandIns, library: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """A machine with one H100 below a port."""
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-    root = tmp_path / "host"
-    nvml.pci_device(root, "0000:3a:00.0", "60400", "8086:347A", "pcieport")
-    nvml.pci_device(root, "0000:3b:00.0", "30200", "10DE:2330", "nvidia", port="0000:3a:00.0")
-    return Host(root=root, tools=stand_ins.tools())
-
-
-async def run(host: Host, folder: Path, options: Options = QUICK) -> tuple[Outcome, Remembering]:
-    context, listener = stage_context(folder / "evidence", host)
-    return outcome_of(STAGE, await STAGE.run(context, options), options), listener
-
-
-def errors(outcome: Outcome) -> set[tuple[ReasonCode, str]]:
-    return {(finding.reason_code, finding.component) for finding in outcome.errors}
 
 
 @detects(ReasonCode.GPU_NOT_LOADED, "stand-in NVML of a healthy H100 on which no load is run")
@@ -86,14 +58,6 @@ NO_FAULTS: list[Mapping[str, str]] = [
     {"ecc_uncorrected": "unsupported", "remapped_rows": "unsupported", "nvlinks": "0"},  # a consumer card
     {f"nvlink{link}": "0" for link in range(18)},  # a card without a bridge
 ]
-
-
-def many(host: Host, library: Path, gpus: Sequence[Mapping[str, str]]) -> None:
-    """A machine full of GPUs, the first in the place of the one that is there."""
-    for bus in range(1, len(gpus)):
-        nvml.pci_device(host.root, f"0000:{0x3B + bus:02x}:00.0", "30200", "10DE:2330", "nvidia")
-    places = [{"uuid": f"G{number}", "pci": f"00000000:{0x3B + number:02X}:00.0"} for number in range(len(gpus))]
-    nvml.script(library, *({**place, **facts} for place, facts in zip(places, gpus, strict=True)))
 
 
 @detects(ReasonCode.GPU_REMAP_FAILED, "stand-in NVML of an H100 whose row remap failed")
@@ -145,7 +109,7 @@ async def test_a_slot_that_is_narrower_than_the_gpu_is_no_fault(
 
 async def test_inactive_nvlinks_fail_where_they_are_expected(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {f"nvlink{link}": "0" for link in range(18)})
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, nvlink_expected=True))
+    outcome, _ = await run(machine, tmp_path, quick(nvlink_expected=True))
     assert errors(outcome) == {(ReasonCode.GPU_NVLINK, f"gpu:{UUID}")}
 
 
@@ -165,7 +129,7 @@ async def test_a_driver_that_does_not_work(
 ) -> None:
     nvml.script(library, **top)
     limit_s = 1.5 if code is ReasonCode.GPU_HUNG else 30.0
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, answer_limit_s=limit_s))
+    outcome, _ = await run(machine, tmp_path, quick(answer_limit_s=limit_s))
     assert errors(outcome) == {(code, "pci:0000:3b:00.0")}
     assert outcome.verdict is verdict
 
@@ -197,7 +161,7 @@ async def test_a_gpu_that_is_lost_during_the_stage(machine: Host, library: Path,
 
 async def test_fewer_gpus_than_expected(machine: Host, library: Path, tmp_path: Path) -> None:
     nvml.script(library, {})
-    outcome, _ = await run(machine, tmp_path, Options(duration_s=0.1, interval_s=0.1, expected_count=8))
+    outcome, _ = await run(machine, tmp_path, quick(expected_count=8))
     assert (ReasonCode.GPU_MISSING, "gpu") in errors(outcome)
 
 
@@ -210,7 +174,7 @@ async def test_none_here_and_none_expected(tmp_path: Path, stand_ins: StandIns) 
     host = Host(root=tmp_path, tools=stand_ins.tools())
     outcome, _ = await run(host, tmp_path)
     assert outcome.verdict is Verdict.NOT_APPLICABLE
-    outcome, _ = await run(host, tmp_path, Options(expected_count=1))
+    outcome, _ = await run(host, tmp_path, quick(expected_count=1))
     assert outcome.verdict is Verdict.FAIL
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +25,25 @@ HEALTHY: Mapping[str, str] = {
     "power_mw": "71234",
     "power_limit_mw": "700000",
     "throttle_reasons": "0x1",
+    "temperature_memory_max": "95",
+    "temperature_gpu_max": "87",
+    "memory_temperature": "45",
+    "temperature_margin": "49",
+    "slowdown_margin": "-2",
+    "power_limit_default_mw": "700000",
     "thermal_violation_ns": "0",
     "power_violation_ns": "0",
+    "board_limit_violation_ns": "0",
+    "software_thermal_ns": "0",
+    "hardware_thermal_ns": "0",
+    "power_brake_ns": "0",
+    "pcie_replays": "0",
+    "utilization": "0",
+    "recovery_action": "0",
+    "persistence_mode": "1",
+    "mig_mode": "0",
+    "compute_mode": "0",
+    "fabric": "3,0,0",
     "pcie_generation": "5",
     "pcie_generation_max": "5",
     "pcie_width": "16",
@@ -37,8 +56,12 @@ HEALTHY: Mapping[str, str] = {
     "ecc_uncorrected_lifetime": "0",
     "ecc_corrected_lifetime": "3",
     "remapped_rows": "0,0,0,0",
+    "remap_banks_used_up": "0",
+    "sram_errors_over_limit": "0",
     "nvlinks": "18",
 }
+
+DRIVER: Mapping[str, str] = {"driver": "550.90.07", "events": "yes"}
 
 
 def build(folder: Path, *flags: str) -> Path:
@@ -63,10 +86,22 @@ def build(folder: Path, *flags: str) -> Path:
 
 def script(folder: Path, *gpus: Mapping[str, str], **top: str) -> None:
     """Write what the library in `folder` is to say: each GPU's facts laid over HEALTHY."""
-    lines = [f"gpus={len(gpus)}", "driver=550.90.07", *(f"{key}={value}" for key, value in top.items())]
+    lines = [f"{key}={value}" for key, value in {"gpus": len(gpus), **DRIVER, **top}.items()]
     for index, facts in enumerate(gpus):
         lines += [f"{index}.{key}={value}" for key, value in {**HEALTHY, **facts}.items()]
     (folder / "nvml.script").write_text("\n".join(lines) + "\n")
+
+
+def hangs(folder: Path) -> bool:
+    """Whether a process stands in a call that hangs, of the library in `folder`."""
+    lock = os.open(folder / "hanging", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def pci_device(
