@@ -24,7 +24,8 @@ from stages.stage import StageContext
 START_S = 30.0
 """What a child needs beside its steps: the driver's start, which takes long where nothing keeps it loaded."""
 COMPILE_S = 300.0
-PHASES = ("alone", "together", "peers")
+MACHINE_WIDE = frozenset({"no_library"})
+"""What is said of one GPU and is true of all."""
 ALONE: Mapping[str, float] = {"bf16": 0.5, "copy": 0.2, "host": 0.3}
 TOGETHER: Mapping[str, float] = {
     "memory": 0.25,
@@ -77,7 +78,7 @@ class BurnPlan:
 
 @dataclass(frozen=True, slots=True)
 class WrongWord:
-    """Words as hexadecimal text. `place` says where, for a person."""
+    """`place` says where, for a person. Words of memory in hexadecimal, results as whole numbers."""
 
     place: str
     expected: str
@@ -100,6 +101,7 @@ class TestResult:
     stalled: bool = False
     bytes: int = 0
     free: int = 0
+    origin: str = ""
     peer: str = ""
     direct: bool | None = None
     first: tuple[WrongWord, ...] = ()
@@ -126,6 +128,9 @@ class Burned:
 async def burn(context: StageContext, targets: Sequence[Target], plan: BurnPlan) -> tuple[Burned, ...]:
     """All phases. Ends with what was found also when a GPU hangs; a cancel kills all children."""
     said: list[Burned] = []
+    started = await _child(context, plan, "start", [], [])
+    if started.failure in MACHINE_WIDE:
+        return tuple(replace(started, pci=target.pci, uuid=target.uuid, phase="together") for target in targets)
     folders = plan.folders or (str(gpu_kernels.SHIPPED), str(gpu_kernels.cache_folder(os.environ)))
     plan = replace(plan, folders=folders)
     alone_s = plan.alone_s(len(targets))
@@ -187,7 +192,7 @@ async def _compile(context: StageContext, capability: str, folder: Path, *, faul
 async def _child(
     context: StageContext, plan: BurnPlan, phase: str, targets: Sequence[Target], steps: list[dict[str, Any]]
 ) -> Burned:
-    said = Said(context, targets[0].pci, phase)
+    said = Said(context, targets[0].pci if targets else "", phase)
     document = {
         "gpus": [target.pci for target in targets],
         "folders": list(plan.folders),
@@ -199,7 +204,7 @@ async def _child(
     argv = (sys.executable, "-I", "-m", "stages.gpu_burn_child", json.dumps(document))
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     known = [target.uuid for target in targets if target.uuid]
-    if len(known) == len(targets):
+    if known and len(known) == len(targets):
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(known)
     try:
         await _watched(context, said, plan.silence_s, argv, environment)
@@ -309,6 +314,7 @@ def parse_result(row: Mapping[str, Any]) -> TestResult | None:
         stalled=row.get("stalled") is True,
         bytes=count(row.get("bytes")) or 0,
         free=count(row.get("free")) or 0,
+        origin=str(row.get("from") or ""),
         peer=str(row.get("to") or ""),
         direct=flag(row.get("direct")),
         first=tuple(_word(one) for one in rows(row, "first")),
@@ -328,5 +334,11 @@ def _word(row: object) -> WrongWord:
         place = f"row {line} column {column}"
     else:
         place = f"word {number(dig(row, 'place'))}"
-    expected, seen = (count(dig(row, name)) for name in ("expected", "seen"))
-    return WrongWord(place, f"{expected or 0:#018x}", f"{seen or 0:#018x}")
+    expected, seen = (count(dig(row, name)) or 0 for name in ("expected", "seen"))
+    if line is not None:  # a result: a whole number with a sign
+        return WrongWord(place, str(_signed(expected)), str(_signed(seen)))
+    return WrongWord(place, f"{expected:#018x}", f"{seen:#018x}")
+
+
+def _signed(word: int) -> int:
+    return word - 2**64 if word >= 2**63 else word

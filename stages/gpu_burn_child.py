@@ -6,7 +6,8 @@ PLAN is a JSON object, made by `stages.gpu_burn`:
 
     {"gpus": ["0000:3b:00.0"], "folders": [...], "steps": [{"test": "memory", "seconds": 5}, …], "memory_share": 0.96}
 
-With one GPU the steps are carried out in order; with several, each pair copies to each other. A driver call can hang
+With one GPU the steps are carried out in order; with several, each pair copies to each other; with none the driver is
+started and no more. A driver call can hang
 for good: whoever started this watches the lines, which come at least every second while work is done.
 
     {"gpu": {"pci": …, "name": …, "uuid": …, "capability": "9.0", "driver": "12.4"}}

@@ -21,6 +21,8 @@ SEED_A, SEEDS_B = 11, (12, 13)
 STAGE_BYTES = 49_152
 WIDE_SHARED = 4 * STAGE_BYTES + 1024
 BATCH_S = 0.25
+SMALLEST = 256
+FITS = 0.8
 UINT8, BFLOAT16 = 0, 9  # CUtensorMapDataType
 
 
@@ -74,7 +76,7 @@ class Workspace:
 
     def __init__(self, device: Device, product: Product, size: int) -> None:
         self.device, self.product = device, product
-        self.n, self.k = (size, size) if size else (product.size, product.k)
+        self.n, self.k = (size, size) if size else self._fitting(device.free_bytes()[0])
         self._owned: list[int] = []
         count = self.n * self.k
         self.a = self._matrix(SEED_A, count)
@@ -86,6 +88,13 @@ class Workspace:
         self.expected = [self._expect(seed) for seed in SEEDS_B]
         self._maps = [self._map(matrix) for matrix in (self.a, *self.b)] if product.wide else []
         device.sync()
+
+    def _fitting(self, free: int) -> tuple[int, int]:
+        """Halved for a GPU with less memory than most."""
+        product, n, k = self.product, self.product.size, self.product.k
+        while n > SMALLEST and 3 * n * k * product.bytes + n * n * product.result_bytes > FITS * free:
+            n, k = n // 2, k // 2
+        return n, k
 
     def _own(self, size: int) -> int:
         self._owned.append(self.device.allocate(size))

@@ -11,6 +11,7 @@
  *     0.tflops.gemm_bf16=480     0.gbps=4300             0.pcie=50             0.slow=3 (all rates)
  *     0.hang=CALL                that call never returns         0.crash=CALL       it ends the process
  *     0.fail=CALL                it gives 0.error=NUMBER (719)   0.after=N          from its Nth time on (1)
+ *     0.most=BYTES               no more can be had, whatever is said to be free
  *     0.wrong_memory=WORD        one bit flips in that word after the first write of a pattern
  *     0.wrong_result=KERNEL      one of its results is off by one, once
  *     0.garbage=KERNEL           all its results are off         0.stale=KERNEL     it writes nothing
@@ -29,6 +30,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "portable.cu"
 
@@ -225,14 +227,19 @@ static int of_bf16(u16 word)
 }
 static int of_e4m3(u8 word) { return word == 0x38 ? 1 : word == 0xb8 ? -1 : 0; }
 
-/* Sums are taken in 64 bits, backwards: another way than any GPU takes them, with the same answer if all is exact. */
+/* Sums of integers: another way than any GPU takes them, with the same answer if all is exact. */
 template <class In, class Out, class Read> static void product(const In *a, const In *b, Out *c, u32 m, u32 n, u32 k, Read read)
 {
+    std::vector<int> rows((u64)m * k), columns((u64)n * k);
+    for (u64 i = 0; i < rows.size(); ++i)
+        rows[i] = (int)read(a[i]);
+    for (u64 i = 0; i < columns.size(); ++i)
+        columns[i] = (int)read(b[i]);
     for (u64 i = 0; i < m; ++i)
         for (u64 j = 0; j < n; ++j) {
-            s64 sum = 0;
-            for (u64 at = k; at-- > 0;)
-                sum += (s64)read(a[i * k + at]) * (s64)read(b[j * k + at]);
+            int sum = 0;
+            for (u64 at = 0; at < k; ++at)
+                sum += rows[i * k + at] * columns[j * k + at];
             c[i * n + j] = (Out)sum;
         }
 }
@@ -362,7 +369,7 @@ API cuMemGetInfo_v2(size_t *free_, size_t *total)
 API cuMemAlloc_v2(u64 *address, size_t size)
 {
     ENTER;
-    if (size > current->memory() - current->used || size > current->figure("piece", 1e18))
+    if (size > current->memory() - current->used || current->used + size > current->figure("most", 1e18))
         return OUT_OF_MEMORY;
     *address = (u64)aligned_alloc(4096, (size + 4095) / 4096 * 4096);
     memset((void *)*address, 0xa5, size);
