@@ -185,7 +185,7 @@ async def _compile(context: StageContext, capability: str, folder: Path, *, faul
     try:
         await context.host.tools.run(*argv, timeout_s=COMPILE_S)
     except ToolError as problem:
-        return problem.result.last_words(400) if problem.result else str(problem)
+        return (problem.result.last_words(400) if problem.result else "") or str(problem)
     return ""
 
 

@@ -151,7 +151,7 @@ async def test_kernels_that_are_not_there_are_said_to_be_missing(rig: Rig, tmp_p
 async def test_a_gpu_that_hangs_is_named_and_its_sibling_is_still_tested(rig: Rig) -> None:
     began = time.monotonic()
     plan = rig.plan(silence_s=6.0)
-    hanging = {"hang": "cuEventRecord", "after": "2"}
+    hanging = {"hang": "cuStreamSynchronize", "after": "4"}
     found = await rig.findings({}, hanging, plan=plan)
     assert codes(found) == {(ReasonCode.GPU_HUNG, GPU_1)}
     assert "during bf16" in next(one.message for one in found if one.reason_code is ReasonCode.GPU_HUNG)

@@ -201,6 +201,9 @@ API cuCtxSetCurrent(void *context)
 }
 API cuCtxEnablePeerAccess(void *, unsigned) { return SUCCESS; }
 
+/* NVRTC looks for it wherever it finds a driver, and cannot do without the answer. */
+API cuGetExportTable(const void **, const void *) { return NOT_FOUND; }
+
 /* --- kernels ---------------------------------------------------------------------------------------------------- */
 
 struct Launch { unsigned blocks_x, blocks_y, threads; };
