@@ -94,7 +94,7 @@ def compile_cubin(architecture: str, fault: bool = False) -> bytes:
         known = ", ".join(ARCHITECTURES)
         raise KernelsUnavailable(f"{architecture} is no architecture that the kernels are made for: {known}")
     options = ARCHITECTURES[architecture].options + (("-DPLANTED_FAULT",) if fault else ())
-    return _Nvrtc().compile(architecture, options)
+    return Compiler().compile(architecture, options)
 
 
 def write(folder: Path, architecture: str, fault: bool = False) -> Path:
@@ -123,8 +123,8 @@ def library_path() -> str:
     return ""
 
 
-class _Nvrtc:
-    """The library, as far as it is needed. Every failure is a KernelsUnavailable."""
+class Compiler:
+    """NVRTC, as far as it is needed. Every failure is a KernelsUnavailable."""
 
     def __init__(self) -> None:
         self.library = self._load()
