@@ -86,7 +86,7 @@ class WrongWord:
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class BurnResult:
     """What one test on one GPU gave. `rate` is in `unit`; `rows` of `all_rows` of products were wrong."""
 
     test: str
@@ -117,7 +117,7 @@ class Burned:
     uuid: str | None = None
     name: str = ""
     capability: str = ""
-    results: tuple[TestResult, ...] = ()
+    results: tuple[BurnResult, ...] = ()
     unavailable: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
     error_name: str = ""
@@ -292,7 +292,7 @@ class Said:
         return self._burned
 
 
-def parse_result(row: Mapping[str, Any]) -> TestResult | None:
+def parse_result(row: Mapping[str, Any]) -> BurnResult | None:
     """One result, or None for one that lacks what a verdict needs."""
     test, unit = row.get("test"), row.get("unit")
     rate, seconds = (_figure(row.get(name)) for name in ("rate", "seconds"))
@@ -301,7 +301,7 @@ def parse_result(row: Mapping[str, Any]) -> TestResult | None:
         return None
     if words is None or wrong is None or rounds is None:
         return None
-    return TestResult(
+    return BurnResult(
         test=test,
         rate=rate,
         unit=unit,

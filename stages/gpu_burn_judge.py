@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from stages import gpu_floors
-from stages.gpu_burn import Burned, TestResult
+from stages.gpu_burn import Burned, BurnResult
 from stages.outcome import Finding, Measurement, ReasonCode, error, warning
 
 REQUIRED = ("memory", "bf16", "fp32", "fp64", "int8", "copy", "to_host", "from_host", "pulse")
@@ -71,7 +71,7 @@ class _Gpu:
     def model(self) -> str:
         return next((one.name for one in self.said if one.name), "")
 
-    def results(self, phase: str = "") -> list[TestResult]:
+    def results(self, phase: str = "") -> list[BurnResult]:
         return [result for one in self.said if one.phase.startswith(phase) for result in one.results]
 
 
@@ -145,14 +145,14 @@ def _wrong(gpu: _Gpu) -> Iterator[Finding]:
             yield error(ReasonCode.GPU_MEMORY_ERROR, gpu.component, f"{text} ({result.test} test)", _first(result))
 
 
-def _first(result: TestResult) -> str:
+def _first(result: BurnResult) -> str:
     if not result.first:
         return "the word was right again when it was looked for"
     word = result.first[0]
     return f"{word.place}: expected {word.expected}, seen {word.seen}"
 
 
-def _unfit(gpu: _Gpu, result: TestResult) -> bool:
+def _unfit(gpu: _Gpu, result: BurnResult) -> bool:
     """Whether nearly all that one kernel gives is wrong while its twin for the same product is right."""
     if result.rows < ALL_WRONG * max(1, result.all_rows):
         return False
@@ -161,7 +161,7 @@ def _unfit(gpu: _Gpu, result: TestResult) -> bool:
     return bool(twins) and all(one.words and not one.wrong for one in twins)
 
 
-def _unusable(gpu: _Gpu, result: TestResult) -> Finding:
+def _unusable(gpu: _Gpu, result: BurnResult) -> Finding:
     how = (
         "gave up waiting for its own data" if result.stalled else f"gives {result.rows} of {result.all_rows} rows wrong"
     )
@@ -194,9 +194,9 @@ def _uncovered(gpu: _Gpu, floor: float) -> Iterator[Finding]:
         yield error(ReasonCode.COVERAGE_LOW, gpu.component, text)
 
 
-def _best(results: Iterable[TestResult]) -> dict[str, TestResult]:
+def _best(results: Iterable[BurnResult]) -> dict[str, BurnResult]:
     """The fastest of each test; a product by its faster kernel."""
-    best: dict[str, TestResult] = {}
+    best: dict[str, BurnResult] = {}
     for result in results:
         test = WIDE_OF.get(result.test, result.test)
         if result.words and (test not in best or result.rate > best[test].rate):
@@ -229,7 +229,7 @@ def _siblings(gpus: Sequence[_Gpu]) -> Iterator[Finding]:
                 yield from _against(gpu, phase, test, result, rates)
 
 
-def _against(gpu: _Gpu, phase: str, test: str, result: TestResult, rates: Sequence[float]) -> Iterator[Finding]:
+def _against(gpu: _Gpu, phase: str, test: str, result: BurnResult, rates: Sequence[float]) -> Iterator[Finding]:
     if not rates or test in ("memory", "pulse") or (test in TRANSFERS and phase != "alone"):
         return
     share = TRANSFER_SHARE if test in TRANSFERS else SIBLING_SHARE
