@@ -257,9 +257,12 @@ def _peers(one: Burned, gpus: Mapping[str, _Gpu]) -> Iterator[Finding]:
 
 
 def _measure(gpu: _Gpu) -> Iterator[Measurement]:
+    """All figures; of two kernels for one product, the limit is for the faster one."""
     for phase in ("alone", "together"):
+        best = _best(gpu.results(phase))
         for result in gpu.results(phase):
-            least = gpu_floors.floor(gpu.model, result.test)
+            test = WIDE_OF.get(result.test, result.test)
+            least = gpu_floors.floor(gpu.model, test) if best.get(test) is result else None
             limit = None if least is None else round(least[0], 1)
             ok = None if limit is None else result.rate >= limit
             name = f"{result.test}_alone" if phase == "alone" else result.test
