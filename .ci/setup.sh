@@ -15,7 +15,7 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptest fio=fio iperf3=iperf3
     nvme=nvme-cli ipmitool=ipmitool ethtool=ethtool lspci=pciutils dmidecode=dmidecode lsblk=util-linux
     unshare=util-linux setpriv=util-linux wipefs=util-linux ip=iproute2 sg_persist=sg3-utils"
-test_tools="chromium=chromium gcc=gcc sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables
+test_tools="chromium=chromium gcc=gcc g++=g++ sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables
     openssl=openssl losetup=mount cpio=cpio ipmi_sim=openipmi dnsmasq=dnsmasq-base dhcpd=isc-dhcp-server
     kea-dhcp4=kea-dhcp4-server grub-script-check=grub-common"
 image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
@@ -143,10 +143,12 @@ fingerprint() {
 }
 
 require_environment() {
-    local extras=orchestrator,gpu stamp want
-    # The image is built and booted with the environment that vetting has.
-    if [ "$kind" = image ]; then stamp=.venv/.setup-vet; else stamp=".venv/.setup-$kind"; fi
-    [ "$kind" = test ] && extras="$extras,dev"
+    local vet=orchestrator,gpu image=orchestrator,gpu,kernels extras stamp=".venv/.setup-$kind" want
+    case "$kind" in
+        vet) extras="$vet" ;;
+        image) extras="$image" ;;
+        test) extras="$image,dev" ;;
+    esac
     want="$(fingerprint "$extras")"
     if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && is_usable .venv/bin/python; then
         return 0
@@ -160,9 +162,10 @@ require_environment() {
     say "installing the Python environment"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --use-pep517 --editable ".[$extras]" \
         --constraint constraints.txt || fail "pip could not install the environment"
-    # The tests' environment holds all that vetting needs; a smaller one made later must not be taken for it.
+    # An environment holds all that the smaller ones need, which must not be made again over it.
     echo "$want" >"$stamp"
-    if [ "$kind" = test ]; then fingerprint orchestrator,gpu >.venv/.setup-vet; fi
+    if [ "$kind" != vet ]; then fingerprint "$vet" >.venv/.setup-vet; fi
+    if [ "$kind" = test ]; then fingerprint "$image" >.venv/.setup-image; fi
 }
 
 case "$kind" in

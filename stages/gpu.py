@@ -1,7 +1,7 @@
-"""GPU: every compute GPU that PCI shows is driven, and what NVML says of its health is sound.
+"""GPU: every compute GPU that PCI shows is driven, what NVML says of its health is sound, and its work is right.
 
-The health facts alone prove nothing: they are read, judged and reported, and a GPU without fault ends as
-`gpu_not_loaded` until a load has been run on it.
+The health facts alone prove nothing: they are read while a load runs whose every result is checked (`stages.gpu_burn`),
+and a GPU without fault ends as `gpu_not_loaded` where that load could not be run on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from probes.notes import Notes
 from probes.nvml import NVML_LIMIT_S, GpuFacts, NvmlSample, NvmlUnusable, sample_nvml
 from probes.pci import PciDevice
 from probes.tools import ToolMissing
-from stages import gpu_amd_judge, gpu_case, gpu_hops, gpu_judge
+from stages import gpu_amd_judge, gpu_burn, gpu_burn_judge, gpu_case, gpu_hops, gpu_judge, gpu_load
+from stages.gpu_burn import Burned, BurnPlan, Target
 from stages.gpu_case import Limits, Path
 from stages.gpu_links_judge import Fabric
 from stages.outcome import Finding, Measurement, Outcome, ReasonCode, error
@@ -38,7 +39,13 @@ FAILURES = {
 @dataclass(frozen=True, slots=True)
 class Options:
     duration_s: float = field(default=10.0, metadata={"minimum": 0, "maximum": 86_400})
-    """How long the GPUs are sampled."""
+    """How long the GPUs are loaded and sampled."""
+    load: bool = True
+    """False: only the health facts are read, and every GPU ends as not loaded."""
+    memory_coverage_floor: float = field(default=0.9, metadata={"minimum": 0, "maximum": 1})
+    """The part of a GPU's free memory that has to be tested."""
+    silence_s: float = field(default=60.0, metadata={"minimum": 0.1, "maximum": 3600})
+    """How long nothing may come from the load of a GPU before it counts as hung."""
     interval_s: float = field(default=2.0, metadata={"minimum": 0.05, "maximum": 60})
     expected_count: int | None = field(default=None, metadata={"minimum": 0})
     """How many compute GPUs this host has to have; None: as many as there are."""
@@ -80,14 +87,17 @@ class Readings:
     amd: tuple[GpuFacts, ...] = ()
     """What the amdgpu driver said of AMD's GPUs."""
     amd_problems: tuple[Finding, ...] = ()
+    targets: tuple[Target, ...] = ()
+    """The GPUs on which the load was to be run."""
+    burned: tuple[Burned, ...] = ()
 
 
 def planned_s(options: Options) -> float:
-    return (options.samples - 1) * options.every_s + 10.0
+    return (options.samples - 1) * options.every_s + 10.0 + (gpu_burn.START_S if options.load else 0.0)
 
 
 async def run(context: StageContext, options: Options) -> Readings:
-    """Look at PCI, sample NVML."""
+    """Look at PCI, load the GPUs and sample NVML beside it."""
     notes = Notes()
     if not context.host.sys("bus").is_dir():
         return Readings((), pci_readable=False)
@@ -117,22 +127,30 @@ async def _with_amd(context: StageContext, options: Options, reading: Readings) 
 
 
 async def _sampled(context: StageContext, options: Options, reading: Readings) -> Readings:
-    try:
-        return replace(reading, samples=tuple(await _sample(context, options)))
-    except NvmlUnusable as problem:
-        code = FAILURES.get(problem.kind, ReasonCode.TOOL_FAILED)
-        failure = error(code, "gpu", _sentence(problem))
-        return replace(reading, samples=problem.seen, failure=failure, failed_at=problem.asked)
-    except ToolMissing as problem:
-        return replace(reading, failure=tool_finding(problem, "gpu"))
+    plan = BurnPlan(options.duration_s, options.silence_s) if options.load else None
+    samples: list[NvmlSample] = []
+    async with gpu_load.beside(context, plan, [device.address for device in _nvidia(reading)]) as load:
+        try:
+            samples += await _sample(context, options, load)
+            burned = await load.finished()
+            if any(one.results for one in burned):  # what the load has left behind
+                samples += await sample_nvml(context.host, limit_s=options.answer_limit_s)
+        except NvmlUnusable as problem:
+            code = FAILURES.get(problem.kind, ReasonCode.TOOL_FAILED)
+            failure, seen = error(code, "gpu", _sentence(problem)), (*samples, *problem.seen)
+            return replace(reading, samples=seen, failure=failure, failed_at=problem.asked)
+        except ToolMissing as problem:
+            return replace(reading, failure=tool_finding(problem, "gpu"))
+        return replace(reading, samples=tuple(samples), targets=load.targets, burned=burned)
 
 
-async def _sample(context: StageContext, options: Options) -> list[NvmlSample]:
+async def _sample(context: StageContext, options: Options, load: gpu_load.Load) -> list[NvmlSample]:
     taken = 0
 
     def on_sample(sample: NvmlSample) -> None:
         nonlocal taken
         taken += 1
+        load.begin(sample)
         left = options.samples - taken
         context.progress(taken / options.samples, left * options.every_s)
         for gpu in sample.gpus:
@@ -185,15 +203,30 @@ def judge(reading: Readings, options: Options) -> Outcome:
         findings += judged.findings
         measurements += judged.measurements
     findings += _hops(reading)
+    burned = gpu_burn_judge.judge_burn(
+        reading.burned, {target.pci: target.uuid for target in reading.targets}, options.memory_coverage_floor
+    )
+    findings = gpu_load.merged(findings, burned)
     found = sum(device.class_id is not None for device in reading.devices)
     return Outcome(
-        headline=f"{found} compute GPUs, health facts read, no load run" if found else "No compute GPU here",
+        headline=_headline(found, reading),
         findings=tuple(findings),
-        measurements=tuple(measurements),
-        coverage={finding.component: 0.0 for finding in findings if finding.reason_code is ReasonCode.GPU_NOT_LOADED},
+        measurements=(*measurements, *burned.measurements),
+        coverage={**_not_loaded(findings), **burned.coverage},
         tool_versions={"NVIDIA driver": reading.samples[-1].driver or "not told"} if reading.samples else {},
         hardware_present=bool(found),
     )
+
+
+def _headline(found: int, reading: Readings) -> str:
+    if not found:
+        return "No compute GPU here"
+    loaded = {one.pci for one in reading.burned if one.results}
+    return f"{found} compute GPUs, health facts read, {f'{len(loaded)} loaded' if loaded else 'no load run'}"
+
+
+def _not_loaded(findings: Sequence[Finding]) -> dict[str, float]:
+    return {finding.component: 0.0 for finding in findings if finding.reason_code is ReasonCode.GPU_NOT_LOADED}
 
 
 def _nvidia(reading: Readings) -> list[PciDevice]:
@@ -257,7 +290,7 @@ def _counted(reading: Readings, options: Options) -> list[Finding]:
 STAGE: Stage[Options] = Stage(
     name="GPU",
     state="GPU",
-    title="GPU health",
+    title="GPU health and load",
     options=Options,
     planned_s=planned_s,
     run=run,

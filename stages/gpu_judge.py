@@ -52,21 +52,20 @@ def judge_gpus(
     samples: Sequence[NvmlSample],
     limits: Limits,
     fabric: Fabric | None = None,
-    loaded: frozenset[str] = frozenset(),
     *,
     cut_short: bool = False,
 ) -> Judged:
     """All NVIDIA GPUs: those that PCI shows and NVML does not, then each that NVML shows, then what joins them.
 
-    `loaded` names the GPUs, by PCI address, on which a load was run and judged elsewhere. `cut_short`: the driver
-    failed in the midst of it, and each GPU has its error for that.
+    Each without an error ends as not loaded: what a load found of it is judged elsewhere (`stages.gpu_burn_judge`).
+    `cut_short`: the driver failed in the midst of it, and each GPU has its error for that.
     """
     findings = [*_not_driven(devices, samples)]
     measurements: list[Measurement] = []
     fabric = fabric or Fabric()
     cases = [*_cases(paths, samples, limits, fabric)]
     for case in cases:
-        findings += _judge(case, loaded=case.gpu.pci in loaded, cut_short=cut_short)
+        findings += _judge(case, cut_short=cut_short)
         measurements += _measure(case)
     findings += _gone(samples)
     findings += gpu_links_judge.judge_fabric([case.gpu for case in cases], fabric)
@@ -111,7 +110,7 @@ def _events(samples: Sequence[NvmlSample]) -> Iterator[Finding]:
         yield warning(ReasonCode.PROBE_ERROR, "gpu", text)
 
 
-def _judge(case: Case, *, loaded: bool, cut_short: bool) -> list[Finding]:
+def _judge(case: Case, *, cut_short: bool) -> list[Finding]:
     gpu = case.gpu
     if gpu.lost or "handle" in gpu.errors:
         why = gpu.errors.get("handle", "its driver has lost it")
@@ -127,7 +126,7 @@ def _judge(case: Case, *, loaded: bool, cut_short: bool) -> list[Finding]:
         *_modes(case),
         *_unknown(case, case.gpu if cut_short else case.history[-1]),
     ]
-    if not loaded and not cut_short and not any(finding.severity == "error" for finding in findings):
+    if not cut_short and not any(finding.severity == "error" for finding in findings):
         text = "its health facts are good, but no load has been run on it"
         findings.append(case.error(ReasonCode.GPU_NOT_LOADED, text))
     return findings

@@ -14,7 +14,7 @@ from tests.support import nvml
 from tests.support.judging import outcome_of
 from tests.support.stage_context import Remembering, stage_context
 
-QUICK = Options(duration_s=0.1, interval_s=0.1)
+QUICK = Options(duration_s=0.1, interval_s=0.1, load=False)
 UUID = nvml.HEALTHY["uuid"]
 H100, CONSUMER = ("30200", "10DE:2330"), ("30000", "10DE:2204")
 NVSWITCH = ("68000", "10DE:22A3")
