@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from orchestrator import backup_commands
 
         return backup_commands.main(arguments)
+    if arguments.command == "preflight":
+        from orchestrator import preflight_command
+
+        return preflight_command.main(arguments)
     if arguments.command == "verify":
         from orchestrator.cli_reports import verify
 
@@ -81,6 +85,10 @@ def parser() -> argparse.ArgumentParser:
     key = _asks(commands.add_parser("hold-key", help="the private key of a held host"), "hold_key")
     key.add_argument("run", type=int)
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
+    preflight = commands.add_parser("preflight", help="what stands between a run's host and this server")
+    _add_data(preflight)
+    preflight.add_argument("--json", action="store_true", help="print JSON")
+    preflight.add_argument("run", type=int, metavar="RUN")
     terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
     terminal.add_argument("run", type=int)
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")

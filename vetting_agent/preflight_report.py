@@ -157,9 +157,11 @@ async def _looked(check: Check) -> Seen | Failed:
         return Failed(check.otherwise, f"it could not be looked at: {type(problem).__name__}: {problem}")
 
 
-def report_of(walk: Walk, failure: Failed, hops: Sequence[Hop], untold: Collection[Hop] = ()) -> Report:
+def report_of(
+    walk: Walk, failure: Failed, hops: Sequence[Hop], untold: Collection[Hop] = (), hop: Hop | None = None
+) -> Report:
     """The record of a failure that a call met. The call got past the hops before; of `untold` it tells nothing."""
-    hop = SIGNALS[failure.signal].hop
+    hop = hop or SIGNALS[failure.signal].hop
     before = hops[: hops.index(hop)]
     steps = [Step(hop=one, status=NOT_TRIED if one in untold else OK) for one in before]
     steps.append(Step(hop=hop, status=FAILED, detail=walk.shown(str(failure))))
