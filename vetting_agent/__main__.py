@@ -60,7 +60,7 @@ COMMANDS: Mapping[str, Command] = {
         "vetting_agent.judge",
     ),
     "explain": Command(
-        "say what a reason code means and what to do",
+        "say what a reason code or a signal of preflight means and what to do",
         ("vetting_agent.explain", "add_arguments"),
         "vetting_agent.explain",
     ),
