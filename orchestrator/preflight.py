@@ -18,7 +18,7 @@ from orchestrator.hold_check import HoldHops
 from orchestrator.images import NoImage
 from orchestrator.liveness import API_UNREACHABLE, AUTH_FAILED, STALE, Liveness
 from orchestrator.run_record import Run
-from orchestrator.terminal_failures import FAILURES
+from orchestrator.terminal_failures import FAILURES, MINT
 from vetting_agent.preflight_report import OK, WARNING, Check, Failed, Report, Seen, Walk, none_here
 from vetting_agent.printable import clock
 from vetting_agent.redact import Redactor
@@ -178,7 +178,8 @@ class OrchestratorPreflight:
             raise Failed(Signal.TERMINAL_MINT, reason)
         events = await self.service.store.events(run.run_id, EVENTS)
         texts = [one.text for one in events if one.kind == "terminal" and one.text.startswith("terminal of ")]
-        failed = next((code for code in FAILURES if texts and f" failed: {code}: " in texts[-1]), None)
+        past = FAILURES.keys() - {MINT}  # whether a token is given out now has just been looked at
+        failed = next((code for code in past if texts and f" failed: {code}: " in texts[-1]), None)
         if failed is not None:
             raise Failed(
                 Signal(failed), f"the last one: {texts[-1]}", "Open one again to see whether this still holds."
