@@ -371,3 +371,13 @@ SIGNALS: Mapping[Signal, Meaning] = {
 def nearest(text: str) -> list[str]:
     """Signals that were probably meant."""
     return difflib.get_close_matches(text.strip().lower(), [one.value for one in Signal], MOST_NEAR, LIKENESS)
+
+
+def markdown() -> str:
+    """The table of docs/preflight.md."""
+    rows = [
+        f"| `{signal}` | `{one.hop}` | {one.symptom} | {one.owner} | {one.recovery} |"
+        for signal, one in SIGNALS.items()
+    ]
+    head = ["| signal | hop | symptom | likely owner | recovery |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
