@@ -14,6 +14,7 @@ from types import ModuleType
 from orchestrator.cli_hosts_words import add_commands as add_host_commands
 from orchestrator.cli_upkeep_words import add_commands as add_upkeep_commands
 from orchestrator.cli_upkeep_words import add_data_commands, add_serve_options
+from vetting_agent.preflight_report import add_arguments as add_preflight_arguments
 
 ROLES = ("viewer", "operator", "admin")
 PROFILE_NAMES = ("quick", "standard", "burnin")
@@ -87,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
     preflight = commands.add_parser("preflight", help="what stands between a run's host and this server")
     _add_data(preflight)
-    preflight.add_argument("--json", action="store_true", help="print JSON")
+    add_preflight_arguments(preflight)
     preflight.add_argument("run", type=int, metavar="RUN")
     terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
     terminal.add_argument("run", type=int)

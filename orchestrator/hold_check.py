@@ -19,7 +19,6 @@ from vetting_agent.signals import Hop, Signal
 
 SSH_PORT = 22
 BANNER = b"SSH-"
-KEY_LIMIT_S = 15.0
 NO_CONNECTION = 255
 """ssh's exit code for trouble of its own; every other one is that of the command over there."""
 OPTIONS = (
@@ -30,7 +29,6 @@ OPTIONS = (
     "UserKnownHostsFile=/dev/null",
     "GlobalKnownHostsFile=/dev/null",
     "ControlPath=none",
-    "ConnectTimeout=5",
     "LogLevel=ERROR",
 )
 """Host keys are fresh at each boot: there is none to know. Nothing is said over the connection."""
@@ -42,12 +40,13 @@ class HoldHops:
 
     store: Store
     run: Callable[[], Run]
+    hop_s: float = HOP_LIMIT_S
 
     def checks(self) -> list[Check]:
         """In the order of the walk."""
         return [
-            Check(Hop.HOLD_PORT, self.port, Signal.SSH_FAILED, HOP_LIMIT_S + 0.5),
-            Check(Hop.HOLD_KEY, self.key, Signal.HOLD_KEY_REJECTED, KEY_LIMIT_S + 1),
+            Check(Hop.HOLD_PORT, self.port, Signal.SSH_FAILED),
+            Check(Hop.HOLD_KEY, self.key, Signal.HOLD_KEY_REJECTED, 3),
         ]
 
     async def port(self) -> Seen:
@@ -56,7 +55,7 @@ class HoldHops:
             return none_here(f"the run is {run.state}: nobody is let in")
         if run.hold_ip is None:
             raise Failed(Signal.HOLD_NOT_OPEN, "the host has not asked for the hold key")
-        banner = await _banner_of(run.hold_ip)
+        banner = await _banner_of(run.hold_ip, self.hop_s)
         if not banner.startswith(BANNER):
             text = f"{run.hold_ip} port {SSH_PORT} says {banner[:40]!r}, which is no SSH"
             raise Failed(Signal.SSH_FAILED, text)
@@ -76,10 +75,10 @@ class HoldHops:
             file = Path(folder) / "key"
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
                 handle.write(key.private_key)
-            options = [word for option in OPTIONS for word in ("-o", option)]
+            options = [word for option in (*OPTIONS, f"ConnectTimeout={self.hop_s:.0f}") for word in ("-o", option)]
             argv = ["ssh", "-F", "none", *options, "-i", str(file), "-l", "root", run.hold_ip, "true"]
             try:
-                result = await tools.run(*argv, timeout_s=KEY_LIMIT_S, accept=None)
+                result = await tools.run(*argv, timeout_s=3 * self.hop_s, accept=None)
             except ToolError as problem:
                 return Seen(f"it could not be tried: {problem}", WARNING)
         if result.exit_code == NO_CONNECTION:
@@ -87,17 +86,17 @@ class HoldHops:
         return Seen(f"root@{run.hold_ip} lets it in; valid until {key.expires_at}")
 
 
-async def _banner_of(address: str) -> bytes:
+async def _banner_of(address: str, limit_s: float) -> bytes:
     """The first line of what answers at the SSH port. Raises Failed."""
     try:
-        async with asyncio.timeout(HOP_LIMIT_S):
+        async with asyncio.timeout(limit_s):
             reader, writer = await asyncio.open_connection(address, SSH_PORT)
             try:
                 return await reader.read(256)
             finally:
                 writer.transport.abort()
     except TimeoutError:
-        raise Failed(Signal.SSH_FAILED, f"{address} port {SSH_PORT}: no answer within {HOP_LIMIT_S:g} s") from None
+        raise Failed(Signal.SSH_FAILED, f"{address} port {SSH_PORT}: no answer within {limit_s:g} s") from None
     except OSError as problem:
         words = os.strerror(problem.errno) if problem.errno and problem.errno > 0 else str(problem)
         raise Failed(Signal.SSH_FAILED, f"{address} port {SSH_PORT}: {words}") from None

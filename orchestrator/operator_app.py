@@ -53,6 +53,7 @@ PREFIX = "/operator/v1"
 BODY_BYTES = 4 * 2**20
 MAX_ROWS = 10_000
 BIGGEST_ID = 2**62
+DEFAULT_HOP_S, MOST_HOP_S = 5, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +201,15 @@ class OperatorApi:
         run, who = self._run(request), who_asks(request)
         entry = who.entry("preflight", subject=f"run {run.run_id}")
         await self.service.store.write(lambda transaction: transaction.add_audit(entry))
-        correlation = correlation_of(request) or str(uuid.uuid4())
-        checked = OrchestratorPreflight(self.service, self.url, run.run_id, correlation, self.boot_url, self.image)
+        checked = OrchestratorPreflight(
+            self.service,
+            self.url,
+            run.run_id,
+            correlation_of(request) or str(uuid.uuid4()),
+            self.boot_url,
+            self.image,
+            number_of(request, "hop_limit", DEFAULT_HOP_S, MOST_HOP_S) or DEFAULT_HOP_S,
+        )
         return json_reply(await checked.run())
 
     async def report_key(self, _request: Request) -> Response:

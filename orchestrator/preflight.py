@@ -19,7 +19,7 @@ from orchestrator.images import NoImage
 from orchestrator.liveness import API_UNREACHABLE, AUTH_FAILED, STALE, Liveness
 from orchestrator.run_record import Run
 from orchestrator.terminal_failures import FAILURES, MINT
-from vetting_agent.preflight_report import OK, WARNING, Check, Failed, Report, Seen, Walk, none_here
+from vetting_agent.preflight_report import HOP_LIMIT_S, OK, WARNING, Check, Failed, Report, Seen, Walk, none_here
 from vetting_agent.printable import clock
 from vetting_agent.redact import Redactor
 from vetting_agent.signals import Hop, Signal
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 SIDE = "orchestrator"
 HEAD_BYTES = 512
-IMAGE_LIMIT_S = 15.0
-FETCH_LIMIT_S = 5.0
 FILE_IN_TEMPLATE = re.compile(r"@BASE@/([A-Za-z0-9._-]+)")
 SQUASHFS = ".squashfs"
 EVENTS = 200
@@ -61,20 +59,21 @@ class OrchestratorPreflight:
     correlation_id: str
     boot_url: str | None = None
     image: ImageFolder | None = None
+    hop_s: float = HOP_LIMIT_S
 
     async def run(self) -> Report:
         """Look at every hop in turn. Never raises but for a cancel; takes a minute at the very most."""
-        hold = HoldHops(self.service.store, lambda: self.found)
+        hold = HoldHops(self.service.store, lambda: self.found, self.hop_s)
         checks = [
             Check(Hop.SERVER, self._server, Signal.SERVER_DOWN),
-            Check(Hop.IMAGE, self._image, Signal.IMAGE_NOT_SERVED, IMAGE_LIMIT_S),
+            Check(Hop.IMAGE, self._image, Signal.IMAGE_NOT_SERVED, 3),
             Check(Hop.CLAIM, self._claim, Signal.NOT_CLAIMED),
             Check(Hop.HEARTBEAT, self._heartbeat, Signal.HEARTBEAT_STALE),
             Check(Hop.RESULT, self._result, Signal.RESULT_POST_FAILED),
             *hold.checks(),
             Check(Hop.TERMINAL, self._terminal, Signal.TERMINAL_MINT),
         ]
-        return await Walk(SIDE, self.run_id, self.correlation_id, Redactor()).over(checks)
+        return await Walk(SIDE, self.run_id, self.correlation_id, Redactor(), self.hop_s).over(checks)
 
     @property
     def found(self) -> Run:
@@ -114,7 +113,7 @@ class OrchestratorPreflight:
         import httpx
 
         no_trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it is plain HTTP
-        async with httpx.AsyncClient(verify=no_trust, trust_env=False, timeout=FETCH_LIMIT_S) as client:
+        async with httpx.AsyncClient(verify=no_trust, trust_env=False, timeout=self.hop_s) as client:
             for path in ("boot.ipxe", *(f"image/{name}" for name in names)):
                 whole = path == "boot.ipxe"  # without an address: a script that asks, and changes nothing
                 headers = {} if whole else {"Range": f"bytes=0-{HEAD_BYTES - 1}"}

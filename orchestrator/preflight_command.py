@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import uuid
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vetting_agent.preflight_report import Failed, Report, Walk, report_of, tabl
 from vetting_agent.redact import Redactor
 from vetting_agent.signals import Hop, Signal
 
-TIMEOUT_S = 90.0
+TIMES, MARGIN_S = 16, 10.0
 """Longer than all hops of the server may take together."""
 
 
@@ -23,8 +24,9 @@ def main(arguments: argparse.Namespace) -> int:
     """0: every hop is well; 1: one failed."""
     walk = Walk(SIDE, arguments.run, str(uuid.uuid4()), Redactor())
     try:
-        client = OperatorClient(Path(arguments.data), TIMEOUT_S)
-        content = client.get_bytes(f"/runs/{arguments.run}/preflight", correlation=walk.correlation_id)
+        client = OperatorClient(Path(arguments.data), TIMES * arguments.hop_limit + MARGIN_S)
+        path, limit_s = f"/runs/{arguments.run}/preflight", math.ceil(arguments.hop_limit)
+        content = client.get_bytes(path, walk.correlation_id, hop_limit=limit_s)
         report = msgspec.json.decode(content, type=Report)
     except NoServer as problem:
         report = report_of(walk, Failed(Signal.SERVER_DOWN, str(problem)), HOPS)

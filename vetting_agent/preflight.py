@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from probes.host import Host
-from vetting_agent import params
+from vetting_agent import params, preflight_report
 from vetting_agent.client import Client
 from vetting_agent.errors import (
     EXIT_CRASHED,
@@ -32,7 +32,7 @@ from vetting_agent.pinning import Way, way_to
 from vetting_agent.preflight_api import REFUSED, ApiHops
 from vetting_agent.preflight_machine import MachineHops
 from vetting_agent.preflight_network import NetworkHops
-from vetting_agent.preflight_report import Check, Failed, Report, Seen, Walk, report_of, table
+from vetting_agent.preflight_report import HOP_LIMIT_S, Check, Failed, Report, Seen, Walk, report_of, table
 from vetting_agent.redact import Redactor
 from vetting_agent.run import default_evidence
 from vetting_agent.signals import Hop, Signal
@@ -69,17 +69,18 @@ class Preflight:
     evidence: Path
     state_dir: Path
     correlation_id: str
+    hop_s: float = HOP_LIMIT_S
 
     async def run(self) -> Report:
-        """Look at every hop in turn. Never raises but for a cancel; takes two minutes at the very most."""
+        """Look at every hop in turn. Never raises but for a cancel; takes 25 times `hop_s` at the very most."""
         client = Client(self.params, self.correlation_id, self.way)
         client.token = self.token
-        api = ApiHops(self.params, client, self.way, self.correlation_id)
+        api = ApiHops(self.params, client, self.way, self.correlation_id, self.hop_s)
         checks = [
             Check(Hop.BOOT_PARAMETERS, self._parameters, Signal.BOOT_PARAMETERS_INVALID),
-            *NetworkHops(self.host, self.params.orchestrator).checks(),
+            *NetworkHops(self.host, self.params.orchestrator, self.hop_s).checks(),
             *api.checks(),
-            *MachineHops(self.host, self.evidence, self.state_dir, lambda: api.reply.stages).checks(),
+            *MachineHops(self.host, self.evidence, self.state_dir, lambda: api.reply.stages, self.hop_s).checks(),
         ]
         return await self.walk.over(checks)
 
@@ -97,13 +98,13 @@ class Preflight:
         redactor = Redactor()
         for token in (self.params.token, self.token):
             redactor.add(token.reveal())
-        return Walk(SIDE, self.params.run_id, self.correlation_id, redactor)
+        return Walk(SIDE, self.params.run_id, self.correlation_id, redactor, self.hop_s)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `vetting-agent preflight`: those of `run`, so that the same line can be tried."""
     params.add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="the record instead of its table")
+    preflight_report.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -126,7 +127,7 @@ def main(args: argparse.Namespace) -> int:
         way = way_to(boot.orchestrator, boot.fingerprints)
         token = TokenStore(state_dir, boot).load() or boot.token
         try:
-            return await Preflight(host, boot, way, token, evidence, state_dir, correlation_id).run()
+            return await Preflight(host, boot, way, token, evidence, state_dir, correlation_id, args.hop_limit).run()
         finally:
             await way.close()
 

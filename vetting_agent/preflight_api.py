@@ -56,6 +56,7 @@ class ApiHops:
     client: Client
     way: Way
     correlation_id: str
+    hop_s: float = HOP_LIMIT_S
     reply: wire.HelloReply = field(default_factory=wire.HelloReply)
     _refusal: Failed | None = None
 
@@ -63,8 +64,8 @@ class ApiHops:
         """In the order of the walk."""
         return [
             Check(Hop.TLS, self.tls, Signal.API_UNRESPONSIVE),
-            Check(Hop.CLOCK, self.clock, Signal.API_UNRESPONSIVE, HOP_LIMIT_S + 0.5),
-            Check(Hop.HELLO, self.hello, Signal.API_UNRESPONSIVE),
+            Check(Hop.CLOCK, self.clock, Signal.API_UNRESPONSIVE),
+            Check(Hop.HELLO, self.hello, Signal.API_UNRESPONSIVE, 2),
             Check(Hop.TOKEN, self.token, Signal.AUTH_FAILED),
             Check(Hop.RUN, self.run, Signal.RUN_NOT_ACTIVE),
             Check(Hop.IPERF, self.iperf, Signal.IPERF_UNREACHABLE),
@@ -93,7 +94,7 @@ class ApiHops:
     async def clock(self) -> Seen:
         """By the Date of any answer; the token is not shown for it."""
         try:
-            async with asyncio.timeout(HOP_LIMIT_S):
+            async with asyncio.timeout(self.hop_s):
                 client = await self.way.client()
                 async with client.stream("GET", self.params.orchestrator + "/") as response:
                     there, here = http_date(response.headers.get("Date", "")), datetime.now(UTC)
@@ -150,7 +151,7 @@ class ApiHops:
         if port is None or not 0 < port < 65536:
             return none_here("the orchestrator names no iperf3 port")
         host = self.reply.iperf_host or urlsplit(self.params.orchestrator).hostname or ""
-        problem = await connect_problem(host, port, HOP_LIMIT_S - 0.5)
+        problem = await connect_problem(host, port, self.hop_s)
         if problem is None:
             return Seen(f"port {port} answers")
         text = f"{host} port {port}: {problem}"

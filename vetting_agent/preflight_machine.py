@@ -24,7 +24,6 @@ PROBE_BYTES = 2**20
 LEAST_FREE_BYTES = 32 * 2**20
 """A stage may leave an archive of 16 MiB, and what went into it."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-TOOLS_LIMIT_S, GPU_LIMIT_S = 20.0, 15.0
 VERSION_ARGUMENT = {"ip": "-V", "ipmitool": "-V", "nvme": "version", "stressapptest": "--help"}
 """Where it is not --version. stressapptest tells none; that it runs is what counts."""
 VERSION_CHARACTERS = 40
@@ -38,14 +37,15 @@ class MachineHops:
     evidence: Path
     state_dir: Path
     stages: Callable[[], Sequence[str] | None]
+    hop_s: float = HOP_LIMIT_S
 
     def checks(self) -> list[Check]:
         """In the order of the walk."""
         return [
             Check(Hop.EVIDENCE, self.evidence_space, Signal.EVIDENCE_NOT_WRITABLE),
-            Check(Hop.TOOLS, self.tools, Signal.TOOL_BROKEN, TOOLS_LIMIT_S),
-            Check(Hop.BMC, self.bmc, Signal.BMC_UNREADABLE, 3 * HOP_LIMIT_S),
-            Check(Hop.GPU, self.gpu, Signal.GPU_DRIVER_MISSING, GPU_LIMIT_S + 1),
+            Check(Hop.TOOLS, self.tools, Signal.TOOL_BROKEN, 4),
+            Check(Hop.BMC, self.bmc, Signal.BMC_UNREADABLE, 3),
+            Check(Hop.GPU, self.gpu, Signal.GPU_DRIVER_MISSING, 3),
         ]
 
     async def evidence_space(self) -> Seen:
@@ -72,7 +72,7 @@ class MachineHops:
             return Failed(Signal.TOOL_MISSING, f"{tool} is not on the PATH")
         try:
             argument = VERSION_ARGUMENT.get(tool, "--version")
-            result = await self.host.tools.run(tool, argument, timeout_s=HOP_LIMIT_S, accept=None)
+            result = await self.host.tools.run(tool, argument, timeout_s=self.hop_s, accept=None)
         except ToolMissing as problem:
             return Failed(Signal.TOOL_MISSING, str(problem))
         except ToolError as problem:
@@ -104,7 +104,7 @@ class MachineHops:
                 return Seen("the firmware names one, and the kernel has no device for it", WARNING)
             return none_here("this machine has none")
         try:
-            text = await ipmi.run(self.host, "mc", "info", limit_s=HOP_LIMIT_S)
+            text = await ipmi.run(self.host, "mc", "info", limit_s=self.hop_s)
         except (ipmi.IpmiError, ToolError) as problem:
             return self._told("PSU", Signal.BMC_UNREADABLE, str(problem))
         firmware = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Firmware Rev")]
@@ -123,7 +123,7 @@ class MachineHops:
         if not any(one.vendor_id == gpus.NVIDIA for one in devices):
             return Seen(f"{len(devices)} with {', '.join(sorted({str(one.driver) for one in devices}))}")
         try:
-            async with asyncio.timeout(GPU_LIMIT_S):
+            async with asyncio.timeout(3 * self.hop_s):
                 sample = (await gpus.sample_nvml(self.host))[0]
         except (gpus.NvmlUnusable, ToolError, TimeoutError) as problem:
             return self._told("GPU", Signal.GPU_DRIVER_MISSING, str(problem) or "the driver does not answer")

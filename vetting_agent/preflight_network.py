@@ -30,6 +30,7 @@ class NetworkHops:
 
     host: Host
     base_url: str
+    hop_s: float = HOP_LIMIT_S
     _addresses: list[str] = field(default_factory=list)
 
     def checks(self) -> list[Check]:
@@ -38,8 +39,8 @@ class NetworkHops:
             Check(Hop.LINK, self.link, Signal.LINK_DOWN),
             Check(Hop.ADDRESS, self.address, Signal.ADDRESS_MISSING),
             Check(Hop.ROUTE, self.route, Signal.ROUTE_MISSING),
-            Check(Hop.DNS, self.dns, Signal.DNS_FAILED, HOP_LIMIT_S + 0.5),
-            Check(Hop.TCP, self.tcp, Signal.API_UNREACHABLE, HOP_LIMIT_S + 0.5),
+            Check(Hop.DNS, self.dns, Signal.DNS_FAILED),
+            Check(Hop.TCP, self.tcp, Signal.API_UNREACHABLE),
         ]
 
     @property
@@ -104,10 +105,10 @@ class NetworkHops:
             self._addresses = [self.name]
             return none_here(f"{self.name} is an address")
         try:
-            async with asyncio.timeout(HOP_LIMIT_S):
+            async with asyncio.timeout(self.hop_s):
                 found = await apart(lambda: socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM), "dns")
         except TimeoutError:
-            text = f"{self.name}: no answer within {HOP_LIMIT_S:g} s from {self._servers()}"
+            text = f"{self.name}: no answer within {self.hop_s:g} s from {self._servers()}"
             raise Failed(Signal.DNS_FAILED, text) from None
         except (OSError, UnicodeError) as problem:
             words = getattr(problem, "strerror", None) or str(problem)
@@ -117,7 +118,7 @@ class NetworkHops:
 
     async def tcp(self) -> Seen:
         problems = []
-        share_s = max(LEAST_TRY_S, HOP_LIMIT_S / max(1, len(self._addresses)))
+        share_s = max(LEAST_TRY_S, self.hop_s / max(1, len(self._addresses)))
         for address in self._addresses:
             if (problem := await connect_problem(address, self.port, share_s)) is None:
                 return Seen(f"{_place(address, self.port)} answers")

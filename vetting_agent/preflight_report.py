@@ -6,6 +6,7 @@ and its table are the same for both: docs/preflight.md.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import textwrap
 import time
@@ -20,6 +21,9 @@ from vetting_agent.redact import Redactor
 from vetting_agent.signals import SIGNALS, Hop, Signal
 
 HOP_LIMIT_S = 5.0
+SLACK_S = 0.5
+"""A hop that bounds itself knows better what did not come."""
+LEAST_HOP_LIMIT_S, MOST_HOP_LIMIT_S = 1.0, 120.0
 DETAIL_CHARACTERS = 300
 WIDTH = 78
 LABEL = 15
@@ -53,12 +57,13 @@ def none_here(detail: str) -> Seen:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How a hop is looked at. `otherwise`: the signal when that takes too long or cannot be done."""
+    """How a hop is looked at. `otherwise`: the signal when that takes too long or cannot be done. `times`: how often
+    the limit of a hop that may take."""
 
     hop: Hop
     look: Callable[[], Awaitable[Seen]]
     otherwise: Signal
-    limit_s: float = HOP_LIMIT_S
+    times: float = 1.0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +105,8 @@ class Walk:
     run_id: int | None
     correlation_id: str
     redactor: Redactor
+    hop_s: float = HOP_LIMIT_S
+    """What a hop may take."""
 
     async def over(self, checks: Sequence[Check]) -> Report:
         """Look at one hop after the other. Never raises but for a cancel."""
@@ -111,7 +118,7 @@ class Walk:
                 steps.append(Step(hop=check.hop, status=NOT_TRIED))
                 continue
             since = time.monotonic()
-            found = await _looked(check)
+            found = await _looked(check, check.times * self.hop_s)
             failure = found if isinstance(found, Failed) else None
             status = FAILED if isinstance(found, Failed) else found.status
             text = self.shown(str(found) if isinstance(found, Failed) else found.detail)
@@ -145,14 +152,14 @@ class Walk:
         return shortened(printable(self.redactor.text(text)), DETAIL_CHARACTERS)
 
 
-async def _looked(check: Check) -> Seen | Failed:
+async def _looked(check: Check, limit_s: float) -> Seen | Failed:
     try:
-        async with asyncio.timeout(check.limit_s):
+        async with asyncio.timeout(limit_s + SLACK_S):
             return await check.look()
     except Failed as failed:
         return failed
     except TimeoutError:
-        return Failed(check.otherwise, f"nothing came of it within {check.limit_s:g} s")
+        return Failed(check.otherwise, f"nothing came of it within {limit_s:g} s")
     except Exception as problem:  # what could not be looked at has not passed
         return Failed(check.otherwise, f"it could not be looked at: {type(problem).__name__}: {problem}")
 
@@ -200,6 +207,29 @@ def _paragraph(name: str, text: str, width: int) -> str:
     indent = " " * (LABEL + 1)
     return textwrap.fill(
         text, width, initial_indent=f"{name:{LABEL}} ", subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+def hop_limit(text: str) -> float:
+    """The value of --hop-limit. Raises argparse.ArgumentTypeError."""
+    try:
+        limit_s = float(text)
+    except ValueError:
+        limit_s = 0.0
+    if not LEAST_HOP_LIMIT_S <= limit_s <= MOST_HOP_LIMIT_S:
+        raise argparse.ArgumentTypeError(f"must be {LEAST_HOP_LIMIT_S:g} to {MOST_HOP_LIMIT_S:g} seconds")
+    return limit_s
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that both sides have."""
+    parser.add_argument("--json", action="store_true", help="the record instead of its table")
+    parser.add_argument(
+        "--hop-limit",
+        metavar="S",
+        type=hop_limit,
+        default=HOP_LIMIT_S,
+        help="seconds that a hop may take; some get a multiple of it (default: %(default)g)",
     )
 
 

@@ -18,8 +18,12 @@ from vetting_agent.params import BootParams, Token
 from vetting_agent.pinning import way_to
 from vetting_agent.preflight import Preflight
 
-BOUND_S = 120.0
-"""What a whole preflight may take at the very most."""
+BOUND_S = 300.0
+"""What a whole preflight may take at the very most, on a machine under load."""
+PATIENT_S = 60.0
+"""The limit of a hop that is to end by itself."""
+SHORT_S = 8.0
+"""That of one which is to run into it."""
 
 
 def agent_preflight(
@@ -32,11 +36,22 @@ def agent_preflight(
     arguments: Sequence[str] = (),
     prefix: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    hop_s: float = PATIENT_S,
 ) -> dict[str, Any]:
     """The report, after it has been seen to be whole. `prefix`: what the command is put behind."""
     folder.mkdir(exist_ok=True)
     (folder / "token").write_text(token)
-    argv = [sys.executable, "-m", "vetting_agent", "preflight", "--json", "--orchestrator", url]
+    argv = [
+        sys.executable,
+        "-m",
+        "vetting_agent",
+        "preflight",
+        "--json",
+        "--orchestrator",
+        url,
+        "--hop-limit",
+        str(hop_s),
+    ]
     argv += ["--run-id", str(run_id), "--token-file", str(folder / "token"), "--state-dir", str(folder / "state")]
     argv += ["--tls-fpr", fingerprint] if fingerprint else []
     argv += [] if "--evidence" in arguments else ["--evidence", str(folder / "evidence")]
@@ -51,11 +66,13 @@ def agent_preflight(
     return whole(found, token)
 
 
-async def preflight_here(folder: Path, url: str, fingerprint: str) -> dict[str, Any]:
+async def preflight_here(folder: Path, url: str, fingerprint: str, hop_s: float = PATIENT_S) -> dict[str, Any]:
     """The same in this process, for tests of many answers."""
     way = way_to(url, (fingerprint,))
     params = BootParams(url, 1, Token("t0ken"), (fingerprint,))
-    given = Preflight(Host(), params, way, params.token, folder / "evidence", folder / "state", str(uuid.uuid4()))
+    given = Preflight(
+        Host(), params, way, params.token, folder / "evidence", folder / "state", str(uuid.uuid4()), hop_s
+    )
     try:
         report: dict[str, Any] = msgspec.to_builtins(await given.run())
     finally:
@@ -66,7 +83,18 @@ async def preflight_here(folder: Path, url: str, fingerprint: str) -> dict[str, 
 
 def orchestrator_preflight(data: Path, run_id: int, prefix: Sequence[str] = ()) -> dict[str, Any]:
     """The same of the other side."""
-    argv = [sys.executable, "-m", "orchestrator", "preflight", str(run_id), "--data", str(data), "--json"]
+    argv = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "preflight",
+        str(run_id),
+        "--data",
+        str(data),
+        "--json",
+        "--hop-limit",
+        str(PATIENT_S),
+    ]
     found = subprocess.run([*prefix, *argv], capture_output=True, text=True, timeout=BOUND_S)
     return whole(found, None)
 

@@ -18,7 +18,14 @@ from tests.support.canned_server import CannedServer, response
 from tests.support.canned_server import refusal as own_refusal
 from tests.support.certificates import Certificate, make
 from tests.support.namespaces import free_port
-from tests.support.preflights import agent_preflight, assert_failed, orchestrator_preflight, preflight_here, state_of
+from tests.support.preflights import (
+    SHORT_S,
+    agent_preflight,
+    assert_failed,
+    orchestrator_preflight,
+    preflight_here,
+    state_of,
+)
 from tests.walk.rig import Orchestrator
 from vetting_agent.preflight_api import tls_failure
 
@@ -123,7 +130,7 @@ def test_an_orchestrator_that_is_stopped(tmp_path: Path) -> None:
         run = server.create_run(["Inventory"])
         assert server.process is not None
         server.process.send_signal(signal.SIGSTOP)
-        report = at(server, run, tmp_path / "host")
+        report = at(server, run, tmp_path / "host", hop_s=SHORT_S)
         assert_failed(report, "tls", "node_agent_api_unresponsive")
         server.process.send_signal(signal.SIGCONT)
         assert at(server, run, tmp_path / "host")["ok"]
@@ -253,7 +260,7 @@ async def test_what_answers_instead(tmp_path: Path, certificate: Certificate, ca
 @pytest.mark.slow
 async def test_silence(tmp_path: Path, certificate: Certificate) -> None:
     with CannedServer(lambda _: b"", certificate.server_context(tmp_path)) as server:
-        report = await preflight_here(tmp_path, server.url, certificate.fingerprint)
+        report = await preflight_here(tmp_path, server.url, certificate.fingerprint, SHORT_S)
     assert_failed(report, "hello", "node_agent_api_unresponsive")
     assert state_of(report, "clock")[0] == "not_applicable"
 

@@ -13,7 +13,7 @@ from probes.host import Host
 from tests.support.canned_server import CannedServer, response
 from tests.support.certificates import make
 from tests.support.namespaces import sh
-from tests.support.preflights import assert_failed, preflight_here, state_of
+from tests.support.preflights import PATIENT_S, SHORT_S, assert_failed, preflight_here, state_of
 from tests.support.stand_ins import StandIns
 from vetting_agent.preflight_machine import MachineHops
 from vetting_agent.preflight_report import Failed, Seen, Walk
@@ -26,8 +26,8 @@ QUICK = {
 }
 
 
-def hops(host: Host, tmp_path: Path, *stages: str, known: bool = True) -> MachineHops:
-    return MachineHops(host, tmp_path / "evidence", tmp_path / "state", lambda: stages if known else None)
+def hops(host: Host, tmp_path: Path, *stages: str, known: bool = True, hop_s: float = PATIENT_S) -> MachineHops:
+    return MachineHops(host, tmp_path / "evidence", tmp_path / "state", lambda: stages if known else None, hop_s)
 
 
 def machine(tmp_path: Path, programs: StandIns) -> Host:
@@ -136,7 +136,7 @@ async def test_a_tool_for_other_machines_may_be_missing(tmp_path: Path, only_sta
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("import time; time.sleep(600)", "did not finish within 5 s"),
+        ("import time; time.sleep(600)", f"did not finish within {SHORT_S:g} s"),
         ("os.kill(os.getpid(), 11)", "SIGSEGV"),
         ("sys.stderr.write('libfoo.so.1: cannot open shared object file'); sys.exit(127)", "libfoo.so.1"),
     ],
@@ -144,7 +144,7 @@ async def test_a_tool_for_other_machines_may_be_missing(tmp_path: Path, only_sta
 async def test_a_tool_that_does_not_run(tmp_path: Path, only_stand_ins: StandIns, body: str, words: str) -> None:
     only_stand_ins.says("nvme", QUICK["nvme"])
     only_stand_ins.python("smartctl", body + "\n")
-    failed = await failing(hops(machine(tmp_path, only_stand_ins), tmp_path, "SMART").tools)
+    failed = await failing(hops(machine(tmp_path, only_stand_ins), tmp_path, "SMART", hop_s=SHORT_S).tools)
     assert failed.signal is Signal.TOOL_BROKEN
     assert words in str(failed)
 

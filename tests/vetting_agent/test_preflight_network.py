@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.namespaces import SERVER_ADDRESS, Wire, sh
-from tests.support.preflights import agent_preflight, assert_failed, state_of
+from tests.support.preflights import PATIENT_S, SHORT_S, agent_preflight, assert_failed, state_of
 
 pytestmark = pytest.mark.root
 
@@ -24,7 +24,7 @@ def wire() -> Iterator[Wire]:
         yield wire
 
 
-def seen_from(wire: Wire, tmp_path: Path, url: str = URL, **shown: str) -> dict[str, Any]:
+def seen_from(wire: Wire, tmp_path: Path, url: str = URL, hop_s: float = PATIENT_S, **shown: str) -> dict[str, Any]:
     """The report of a host on the near side. `shown`: contents of files of /etc that it sees instead of ours."""
     mounts = []
     for name, content in shown.items():
@@ -33,7 +33,7 @@ def seen_from(wire: Wire, tmp_path: Path, url: str = URL, **shown: str) -> dict[
         mounts.append(f"mount --bind {file} /etc/{name.replace('_', '.')}")
     script = " && ".join([*mounts, 'exec "$@"'])
     prefix = ["ip", "netns", "exec", wire.near, "unshare", "--mount", "sh", "-c", script, "sh"]
-    return agent_preflight(tmp_path / "host", url, fingerprint="0" * 64, prefix=prefix)
+    return agent_preflight(tmp_path / "host", url, fingerprint="0" * 64, prefix=prefix, hop_s=hop_s)
 
 
 def test_a_port_that_is_switched_off(wire: Wire, tmp_path: Path) -> None:
@@ -88,8 +88,9 @@ def test_a_name_server_that_is_none(wire: Wire, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_name_server_that_is_silent(wire: Wire, tmp_path: Path) -> None:
     drop(wire, "udp dport 53")
-    report = seen_from(wire, tmp_path, NAMED_URL, resolv_conf=f"nameserver {SERVER_ADDRESS}\noptions attempts:9\n")
-    assert "no answer within 5 s" in assert_failed(report, "dns", "node_dns_failed")
+    file = f"nameserver {SERVER_ADDRESS}\noptions attempts:9\n"
+    report = seen_from(wire, tmp_path, NAMED_URL, SHORT_S, resolv_conf=file)
+    assert f"no answer within {SHORT_S:g} s" in assert_failed(report, "dns", "node_dns_failed")
 
 
 def test_no_name_server(wire: Wire, tmp_path: Path) -> None:
@@ -112,7 +113,8 @@ def test_a_named_orchestrator_where_nobody_listens(wire: Wire, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_firewall_that_drops(wire: Wire, tmp_path: Path) -> None:
     drop(wire, "tcp dport 8443")
-    assert "no answer within" in assert_failed(seen_from(wire, tmp_path), "tcp", "node_agent_api_unreachable")
+    report = seen_from(wire, tmp_path, hop_s=SHORT_S)
+    assert "no answer within" in assert_failed(report, "tcp", "node_agent_api_unreachable")
 
 
 @pytest.mark.slow
