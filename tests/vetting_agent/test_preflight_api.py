@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -226,31 +226,31 @@ async def test_clocks_a_little_apart_are_well(tmp_path: Path, certificate: Certi
 
 # --- what answers instead ---------------------------------------------------------------------------------------------
 
-FOREIGN = {
-    "a proxy's 404": (response(404, PAGE, Content_Type="text/html"), "hello", "node_agent_api_intercepted"),
-    "a proxy's 401": (response(401, PAGE, Content_Type="text/html"), "hello", "node_agent_api_intercepted"),
-    "a proxy that wants a login": (response(407, PAGE), "hello", "node_agent_api_intercepted"),
-    "a redirect": (response(302, b"", Location="http://login.test/"), "hello", "node_agent_api_intercepted"),
-    "a page": (response(200, PAGE, Content_Type="text/html"), "hello", "node_agent_api_intercepted"),
-    "a fault": (response(500, b"oops"), "hello", "node_agent_api_failing"),
-    "a fault of a proxy": (response(502, PAGE), "hello", "node_agent_api_failing"),
-    "a rate limit": (response(429, b"", Retry_After="30"), "hello", "node_agent_api_rate_limited"),
-    "a busy one": (own_refusal(503, "busy", Retry_After="30"), "hello", "node_agent_api_rate_limited"),
-    "its own 404": (own_refusal(404, "no_such_run"), "run", "run_not_found"),
-    "its own 401": (own_refusal(401, "no_token"), "token", "node_agent_auth_failed"),
-    "its own 410": (own_refusal(410, "run_over"), "run", "run_not_active"),
-    "another version": (own_refusal(422, "malformed"), "hello", "node_agent_api_incompatible"),
-    "garbage": (response(200, b"\x00\xff garbage"), "hello", "node_agent_api_incompatible"),
-    "half a body": (response(200, b"{}", Content_Length="4000"), "hello", "node_agent_api_failing"),
-    "far too much": (response(200, b" " * 10_000_000), "hello", "node_agent_api_incompatible"),
-    "no HTTP": (b"SSH-2.0-OpenSSH_9.2p1\r\n", "hello", "node_agent_api_failing"),
+FOREIGN: dict[str, tuple[Callable[[], bytes], str, str]] = {  # made when they are sent: they tell the time
+    "a proxy's 404": (lambda: response(404, PAGE, Content_Type="text/html"), "hello", "node_agent_api_intercepted"),
+    "a proxy's 401": (lambda: response(401, PAGE, Content_Type="text/html"), "hello", "node_agent_api_intercepted"),
+    "a proxy that wants a login": (lambda: response(407, PAGE), "hello", "node_agent_api_intercepted"),
+    "a redirect": (lambda: response(302, b"", Location="http://login.test/"), "hello", "node_agent_api_intercepted"),
+    "a page": (lambda: response(200, PAGE, Content_Type="text/html"), "hello", "node_agent_api_intercepted"),
+    "a fault": (lambda: response(500, b"oops"), "hello", "node_agent_api_failing"),
+    "a fault of a proxy": (lambda: response(502, PAGE), "hello", "node_agent_api_failing"),
+    "a rate limit": (lambda: response(429, b"", Retry_After="30"), "hello", "node_agent_api_rate_limited"),
+    "a busy one": (lambda: own_refusal(503, "busy", Retry_After="30"), "hello", "node_agent_api_rate_limited"),
+    "its own 404": (lambda: own_refusal(404, "no_such_run"), "run", "run_not_found"),
+    "its own 401": (lambda: own_refusal(401, "no_token"), "token", "node_agent_auth_failed"),
+    "its own 410": (lambda: own_refusal(410, "run_over"), "run", "run_not_active"),
+    "another version": (lambda: own_refusal(422, "malformed"), "hello", "node_agent_api_incompatible"),
+    "garbage": (lambda: response(200, b"\x00\xff garbage"), "hello", "node_agent_api_incompatible"),
+    "half a body": (lambda: response(200, b"{}", Content_Length="4000"), "hello", "node_agent_api_failing"),
+    "far too much": (lambda: response(200, b" " * 10_000_000), "hello", "node_agent_api_incompatible"),
+    "no HTTP": (lambda: b"SSH-2.0-OpenSSH_9.2p1\r\n", "hello", "node_agent_api_failing"),
 }
 
 
 @pytest.mark.parametrize("case", FOREIGN)
 async def test_what_answers_instead(tmp_path: Path, certificate: Certificate, case: str) -> None:
     answer, hop, name = FOREIGN[case]
-    with CannedServer(lambda _: answer, certificate.server_context(tmp_path)) as server:
+    with CannedServer(lambda _: answer(), certificate.server_context(tmp_path)) as server:
         report = await preflight_here(tmp_path, server.url, certificate.fingerprint)
     assert_failed(report, hop, name)
     correlation = [head for head in server.heads if report["correlation_id"] in head]
