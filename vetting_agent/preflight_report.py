@@ -186,9 +186,12 @@ def summary(report: Report) -> str:
 def table(report: Report, width: int = WIDTH) -> str:
     """For people: one line a hop, and below it what failed, in full."""
     lines = [f"Preflight of the {report.side}" + (f", run {report.run_id}" if report.run_id is not None else "")]
-    lines += [
-        shortened(f"  {one.hop:{LABEL}} {SHOWN[one.status]:10}{one.detail}".rstrip(), width) for one in report.hops
-    ]
+    hops = [one.hop for one in report.hops]
+    tried = hops.index(report.failed_hop) + 1 if report.failed_hop in hops else len(hops)
+    for one in report.hops[:tried]:
+        lines.append(shortened(f"  {one.hop:{LABEL}} {SHOWN[one.status]:10}{one.detail}".rstrip(), width))
+    if rest := hops[tried:]:  # a screen may have 25 lines
+        lines.append(_paragraph("  not tried", ", ".join(rest), width))
     rows = [
         ("Failed hop", report.failed_hop),
         ("Symptom", report.symptom),
