@@ -14,6 +14,7 @@ from types import ModuleType
 from orchestrator.cli_hosts_words import add_commands as add_host_commands
 from orchestrator.cli_upkeep_words import add_commands as add_upkeep_commands
 from orchestrator.cli_upkeep_words import add_data_commands, add_serve_options
+from vetting_agent.preflight_report import add_arguments as add_preflight_arguments
 
 ROLES = ("viewer", "operator", "admin")
 PROFILE_NAMES = ("quick", "standard", "burnin")
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from orchestrator import backup_commands
 
         return backup_commands.main(arguments)
+    if arguments.command == "preflight":
+        from orchestrator import preflight_command
+
+        return preflight_command.main(arguments)
     if arguments.command == "verify":
         from orchestrator.cli_reports import verify
 
@@ -81,6 +86,10 @@ def parser() -> argparse.ArgumentParser:
     key = _asks(commands.add_parser("hold-key", help="the private key of a held host"), "hold_key")
     key.add_argument("run", type=int)
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
+    preflight = commands.add_parser("preflight", help="what stands between a run's host and this server")
+    _add_data(preflight)
+    add_preflight_arguments(preflight)
+    preflight.add_argument("run", type=int, metavar="RUN")
     terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
     terminal.add_argument("run", type=int)
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")

@@ -56,6 +56,7 @@ from vetting_agent.wire import (
     Empty,
     HeartbeatReply,
     HeartbeatRequest,
+    HelloReply,
     HelloRequest,
     HoldReply,
     HoldRequest,
@@ -94,13 +95,18 @@ class AgentService:
         """The run that this token opens. Refuses with 404, 401 or 403."""
         return caller_of(self.store, self.boot_tokens, run_id, token, instance_id)
 
-    async def hello(self, caller: Caller, request: HelloRequest) -> Empty:
+    async def hello(self, caller: Caller, request: HelloRequest) -> HelloReply:
         refuse_when_over(caller.run)
         check_unused(caller, again=True)
         mac = _mac(request.mac)
         if not caller.run.admits(mac):
             raise Refusal(409, "other_host", f"Run {caller.run.run_id} belongs to another host, not to {mac}")
-        return Empty()
+        self.pulse.greeted(caller.run.run_id, f"{mac} at {request.ip[:64]}", caller.instance_id)
+        return HelloReply(
+            stages=list(caller.run.stages),
+            current_state=caller.run.state,
+            iperf_port=self.iperf.port if self.iperf else None,
+        )
 
     async def claim(self, caller: Caller, request: ClaimRequest) -> Claim:
         _check_identifier("instance_id", request.instance_id)

@@ -26,7 +26,7 @@ class Operation:
 
 
 OPERATIONS = (
-    Operation("hello", wire.HelloRequest, wire.Empty, "The agent is up"),
+    Operation("hello", wire.HelloRequest, wire.HelloReply, "The agent is up"),
     Operation("claim", wire.ClaimRequest, wire.Claim, "Take the run for this host, or resume it"),
     Operation("heartbeat", wire.HeartbeatRequest, wire.HeartbeatReply, "I am alive; is there an order?"),
     Operation("sensor", wire.SensorRequest, wire.Empty, "A batch of live measurements"),

@@ -6,6 +6,7 @@ GET  /operator/v1/runs/{id}/logs|samples?after=&limit=  POST /operator/v1/runs/{
 POST /operator/v1/runs/{id}/token
 GET  /operator/v1/runs/{id}/hold-key                    GET /operator/v1/runs/{id}/evidence[/{evidence_id}]
 GET  /operator/v1/runs/{id}/report?form=                GET /operator/v1/report-key, /metrics
+GET  /operator/v1/runs/{id}/preflight
 
 Hosts, profiles and booting: host_app.py.
 """
@@ -13,6 +14,7 @@ Hosts, profiles and booting: host_app.py.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +35,14 @@ from orchestrator.http_calls import (
     Endpoint,
     answering_errors,
     body_of,
+    correlation_of,
     decoded,
     http_exception,
     json_reply,
     number_of,
     who_asks,
 )
+from orchestrator.images import ImageFolder
 from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
 from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
@@ -49,6 +53,7 @@ PREFIX = "/operator/v1"
 BODY_BYTES = 4 * 2**20
 MAX_ROWS = 10_000
 BIGGEST_ID = 2**62
+DEFAULT_HOP_S, MOST_HOP_S = 5, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class OperatorApi:
     """The folder with the key that signs reports."""
     console_url: str | None = None
     boot_url: str | None = None
+    image: ImageFolder | None = None
+    """What hosts boot, where this server has boot services."""
 
     @property
     def acts(self) -> Acts:
@@ -104,6 +111,7 @@ class OperatorApi:
             ("GET", f"{one}/evidence", self.list_evidence),
             ("GET", f"{one}/evidence/{{evidence_id}}", self.get_evidence),
             ("GET", f"{one}/report", self.report),
+            ("GET", f"{one}/preflight", self.preflight),
             ("GET", f"{PREFIX}/report-key", self.report_key),
             ("GET", f"{PREFIX}/metrics", self.metrics),
             *HostApi(self.hosts).endpoints(PREFIX),
@@ -185,6 +193,24 @@ class OperatorApi:
         file_name = f"run-{run.run_id}.{form.suffix}"
         headers = {"Content-Disposition": f'attachment; filename="{file_name}"'}
         return Response(content, media_type=form.media_type, headers=headers)
+
+    async def preflight(self, request: Request) -> Response:
+        """It logs in at the held host with the hold key, which the audit log must know."""
+        from orchestrator.preflight import OrchestratorPreflight
+
+        run, who = self._run(request), who_asks(request)
+        entry = who.entry("preflight", subject=f"run {run.run_id}")
+        await self.service.store.write(lambda transaction: transaction.add_audit(entry))
+        checked = OrchestratorPreflight(
+            self.service,
+            self.url,
+            run.run_id,
+            correlation_of(request) or str(uuid.uuid4()),
+            self.boot_url,
+            self.image,
+            number_of(request, "hop_limit", DEFAULT_HOP_S, MOST_HOP_S) or DEFAULT_HOP_S,
+        )
+        return json_reply(await checked.run())
 
     async def report_key(self, _request: Request) -> Response:
         from orchestrator.reports.signing import signer_in

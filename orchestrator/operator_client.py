@@ -44,8 +44,8 @@ def default_data_folder() -> Path:
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("operator", timeout=TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("operator", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -57,7 +57,8 @@ class _UnixConnection(http.client.HTTPConnection):
 class OperatorClient:
     """The operator API, blocking; one connection a call."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         try:
             info = msgspec.json.decode((data / "server.json").read_bytes())
             self._socket = str(info["operator_socket"])
@@ -68,10 +69,10 @@ class OperatorClient:
 
     def get(self, path: str, kind: type[T], **query: int | str) -> T:
         """The answer to a GET, as `kind`."""
-        return msgspec.json.decode(self.get_bytes(path, **query), type=kind)
+        return msgspec.json.decode(self.get_bytes(path, "", **query), type=kind)
 
-    def get_bytes(self, path: str, **query: int | str) -> bytes:
-        return self._call("GET", f"{path}?{urlencode(query)}" if query else path, None)
+    def get_bytes(self, path: str, correlation: str = "", **query: int | str) -> bytes:
+        return self._call("GET", f"{path}?{urlencode(query)}" if query else path, None, correlation=correlation)
 
     def post(self, path: str, body: Any, kind: type[T], *, correlation: str = "") -> T:
         """The answer to a POST, as `kind`."""
@@ -93,7 +94,7 @@ class OperatorClient:
     def _call(
         self, method: str, path: str, body: bytes | None, also: tuple[int, ...] = (), correlation: str = ""
     ) -> bytes:
-        connection = _UnixConnection(self._socket)
+        connection = _UnixConnection(self._socket, self._timeout_s)
         try:
             headers = {CORRELATION_HEADER: correlation} if correlation else {}
             connection.request(method, f"/operator/v1{path}", body, headers)

@@ -30,6 +30,15 @@ class Failure:
     correlation_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """A `hello` that was taken: when, from whom, and with which correlation id."""
+
+    ts: str
+    who: str
+    correlation_id: str
+
+
 @dataclass(slots=True)
 class Pulse:
     """By run: the last failures of each kind, the hottest sensor, and a number that grows with all that comes."""
@@ -37,6 +46,7 @@ class Pulse:
     auth_failures: dict[int, Failure] = field(default_factory=dict)
     troubles: dict[int, Failure] = field(default_factory=dict)
     result_failures: dict[int, Failure] = field(default_factory=dict)
+    greetings: dict[int, Greeting] = field(default_factory=dict)
     hottest: dict[int, SampleView] = field(default_factory=dict)
     changes: dict[int, int] = field(default_factory=dict)
     """Grows with what an operator writes beside the run's record: a waiver, a key taken."""
@@ -57,6 +67,10 @@ class Pulse:
             self.troubles[run_id] = failure
         elif verb in RESULT_VERBS and status == 422:
             self.result_failures[run_id] = failure
+
+    def greeted(self, run_id: int, who: str, correlation_id: str) -> None:
+        """A host said hello: the last one is remembered."""
+        self.greetings[run_id] = Greeting(now_text(), who, correlation_id)
 
     def sampled(self, run_id: int, samples: Sequence[Sample], now: str) -> None:
         """A batch of samples was kept: the hottest of it, when it has temperatures."""

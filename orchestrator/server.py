@@ -124,8 +124,9 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         hosts = HostService(store)
         boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
         console_url = f"https://{reachable(page)}/" if page else None
+        image = ImageFolder(options.image) if options.image is not None and boot is not None else None
         operator = OperatorApi(
-            service, hosts, url, certificate.fingerprint, unix.getsockname(), options.data, console_url, boot
+            service, hosts, url, certificate.fingerprint, unix.getsockname(), options.data, console_url, boot, image
         )
         accounts = Accounts(store)
         first_code = await accounts.offer_first_login() if page else None
@@ -229,7 +230,7 @@ async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> Async
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        date_header=False,
+        date_header=True,  # hosts that boot without a clock compare theirs with it
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,

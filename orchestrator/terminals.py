@@ -71,6 +71,14 @@ class Terminals:
         asyncio.get_running_loop().call_later(self.limits.token_s, self._expire, session)
         return session
 
+    def why_not(self, run_id: int) -> str | None:
+        """Why no terminal could be opened into this run's host now; None when one could."""
+        try:
+            self._run_to_enter(run_id)
+        except Refusal as refusal:
+            return refusal.message
+        return None
+
     def _run_to_enter(self, run_id: int) -> Run:
         run = self.store.find_run(run_id)
         if run is None:

@@ -34,6 +34,11 @@ COMMANDS: Mapping[str, Command] = {
         ("vetting_agent.status_socket", "add_arguments"),
         "vetting_agent.status_socket",
     ),
+    "preflight": Command(
+        "find the first thing that keeps this host and its orchestrator apart",
+        ("vetting_agent.preflight", "add_arguments"),
+        "vetting_agent.preflight",
+    ),
     "vet": Command(
         "test this machine, with an orchestrator of its own",
         ("vetting_agent.vet", "add_arguments"),
@@ -55,7 +60,7 @@ COMMANDS: Mapping[str, Command] = {
         "vetting_agent.judge",
     ),
     "explain": Command(
-        "say what a reason code means and what to do",
+        "say what a reason code or a signal of preflight means and what to do",
         ("vetting_agent.explain", "add_arguments"),
         "vetting_agent.explain",
     ),

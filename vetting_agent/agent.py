@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from probes.host import Host
+from stages.stage import Level
 from vetting_agent import wire
 from vetting_agent.claiming import Claimer, Identity
 from vetting_agent.client import Backoff, Client
@@ -32,10 +33,12 @@ from vetting_agent.hold import Hold, Holder, NoHold
 from vetting_agent.key_file import KeyFile
 from vetting_agent.local import Local, Teller
 from vetting_agent.lock import TokenStore
-from vetting_agent.logs import Forwarder, LogBook, Stderr
+from vetting_agent.logs import Forwarder, LogBook, Stderr, timestamp
 from vetting_agent.params import BootParams
 from vetting_agent.pinning import Way
 from vetting_agent.redact import Redactor
+from vetting_agent.self_preflight import SelfPreflight
+from vetting_agent.signals import Signal
 from vetting_agent.ssh_door import door_of
 from vetting_agent.status import Directives, StatusBoard
 from vetting_agent.wire import LogLine
@@ -110,6 +113,17 @@ class Agent:
             self._params, self._identity.instance_id, settings.way, backoff=settings.backoff, note=self._note_retry
         )
         self._claimer = Claimer(self._params, self._identity, self._client, self._tokens, self._book)
+        self._preflight = SelfPreflight(
+            self._host,
+            self._params,
+            self._client,
+            settings.evidence,
+            settings.state_dir,
+            self._identity.instance_id,
+            self._book,
+            self._show_preflight,
+            settings.local.preflight_after_s,
+        )
         # Made before the claim: a hold that a killed agent left is ended even if the run takes no agent any more.
         self._holder = self._make_holder()
         self._heartbeat: Heartbeat | None = None
@@ -162,7 +176,7 @@ class Agent:
         """From hello to the end of the walk."""
         ending = Ending(EXIT_CRASHED)
         try:
-            claim = self._teller.claim = await self._claimer.first()
+            claim = self._teller.claim = await self._claimed()
             ending = _ending_of(await self._walk(claim))
         except* FinalRefusal as refusals:
             ending = self._refused(_first(refusals))
@@ -173,8 +187,24 @@ class Agent:
             self._book.error("".join(traceback.format_exception(problems)))
         return ending
 
+    async def _claimed(self) -> wire.Claim:
+        """The claim; while it does not come to be, a preflight says now and then why."""
+        doubts = asyncio.create_task(self._preflight.run())
+        try:
+            return await self._claimer.first()
+        finally:
+            doubts.cancel()
+            await asyncio.wait({doubts})
+
+    def _show_preflight(self, table: str, news: bool) -> None:
+        self._teller.preflight = table
+        for line in table.splitlines() if news else ():
+            self._echo(LogLine(ts=timestamp(), level=Level.WARN, stage="", text=line))
+
     def _refused(self, refusal: BaseException) -> Ending:
         assert isinstance(refusal, FinalRefusal)
+        if self._teller.claim is None:
+            self._preflight.refused(refusal)
         tell = self._book.info if refusal.exit_code == EXIT_DONE else self._book.error
         tell(str(refusal))
         if refusal.status in {401, 403}:
@@ -312,7 +342,8 @@ class Agent:
             return None
 
     def _note_retry(self, verb: str, text: str) -> None:
-        self._book.warn(f"trouble with {verb}: {text}")
+        signal = f"{Signal.RESULT_POST_FAILED}: " if verb == "result" else ""
+        self._book.warn(f"{signal}trouble with {verb}: {text}")
 
 
 @dataclass(frozen=True, slots=True)

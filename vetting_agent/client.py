@@ -73,8 +73,8 @@ class Client:
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
-    async def hello(self, request: wire.HelloRequest) -> None:
-        await self._call("hello", request, wire.Empty)
+    async def hello(self, request: wire.HelloRequest) -> wire.HelloReply:
+        return await self._call("hello", request, wire.HelloReply)
 
     async def claim(self, request: wire.ClaimRequest) -> wire.Claim:
         claim = await self._call("claim", request, wire.Claim)
@@ -117,6 +117,17 @@ class Client:
     async def close(self) -> None:
         """Close all connections."""
         await self.way.close()
+
+    async def ask(self, verb: str, request: wire.Message) -> tuple[httpx.Response, bytes]:
+        """The answer to one call, whatever it is: for who wants to know what came. Raises httpx.HTTPError, OSError.
+
+        Neither bounded in time nor held back by an earlier `Retry-After`.
+        """
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"} | self.credentials()
+        try:
+            return await self._exchange(f"{self.base}/{verb}", msgspec.json.encode(request), headers, {})
+        except _AnswerTooLong as problem:
+            raise httpx.DecodingError(str(problem)) from None
 
     # --- retries ------------------------------------------------------------------------------------------------------
 
@@ -216,7 +227,7 @@ class Client:
             if now - since < UNPROVEN_REFUSAL_S:
                 raise Trouble(verb, f"HTTP {status} that is not the orchestrator's own") from None
             text = f"for {now - since:.0f} s, though not in the orchestrator's own words"
-            raise FinalRefusal(verb, status, text) from None
+            raise FinalRefusal(verb, status, text, own=False) from None
         raise FinalRefusal(verb, status, printable(f"{error.code}: {error.message}")[:SHOWN_BODY_CHARACTERS])
 
 
@@ -276,16 +287,17 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit() and len(value) <= MAX_RETRY_AFTER_DIGITS:
         return float(value)
-    until = _http_date(value)
+    until = http_date(value)
     if until is None:
         return None
     # The server's own clock is the better reference: this host may have booted without one.
-    now = _http_date(response.headers.get("Date", "")) or datetime.now(UTC)
+    now = http_date(response.headers.get("Date", "")) or datetime.now(UTC)
     wait_s = (until - now).total_seconds()
     return wait_s if math.isfinite(wait_s) and wait_s > 0 else 0.0
 
 
-def _http_date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
+    """The moment that an HTTP header names; None when it is not understood."""
     try:
         date = email.utils.parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError):

@@ -62,11 +62,16 @@ def screen(path: Path) -> Screen:
 async def run(look: Callable[[], Outlook], screens: list[Screen]) -> None:
     """For ever."""
     loop = asyncio.get_running_loop()
-    while screens:
+    try:
+        while screens:
+            now = look()
+            for one in screens:
+                one.show(now, loop.time())
+            await asyncio.sleep(LOOK_EVERY_S)
+    finally:  # the end stays on the screen
         now = look()
         for one in screens:
             one.show(now, loop.time())
-        await asyncio.sleep(LOOK_EVERY_S)
 
 
 def _lasting(now: Outlook) -> Outlook:

@@ -1,7 +1,7 @@
 """What can go wrong between the agent and the orchestrator, and what each kind of it means for the agent.
 
     AgentError
-    ├── BadBootParameter    a boot parameter is missing or malformed: exit 2
+    ├── BadBootParameter    a boot parameter is missing (MissingBootParameter) or malformed: exit 2
     ├── AlreadyRunning      another agent works on this run on this host: exit 3
     ├── CallError           a call to the orchestrator did not give its answer; `verb` names it
     │   ├── FinalRefusal    401, 403, 404, 409: exit 3; 410: exit 0
@@ -32,6 +32,10 @@ class BadBootParameter(AgentError):
     """One line: which parameter, where it was looked for, what is wrong with it."""
 
 
+class MissingBootParameter(BadBootParameter):
+    """It is nowhere."""
+
+
 class AlreadyRunning(AgentError):
     """Another agent process on this host holds the run."""
 
@@ -47,9 +51,11 @@ class CallError(AgentError):
 class FinalRefusal(CallError):
     """The orchestrator will not have this agent any more."""
 
-    def __init__(self, verb: str, status: int, detail: str) -> None:
+    def __init__(self, verb: str, status: int, detail: str, *, own: bool = True) -> None:
         super().__init__(verb, f"{_REFUSALS[status]}: {verb} was answered with HTTP {status}: {detail}")
         self.status = status
+        self.own = own
+        """False: in words that are not the orchestrator's, and so long that it counts all the same."""
 
     @property
     def exit_code(self) -> int:

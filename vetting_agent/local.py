@@ -28,6 +28,7 @@ from vetting_agent.status_socket import SOCKET_NAME, StatusServer
 from vetting_agent.wire import Claim, LogLine
 
 TRY_AGAIN_S = 30.0
+PREFLIGHT_AFTER_S = 15.0
 HOST_KEY = ("ssh", "ssh_host_ed25519_key.pub")
 
 
@@ -41,6 +42,8 @@ class Local:
     screens: tuple[Path, ...] = ()
     ssh_unit: str | None = None
     """The systemd unit that lets an operator in, started by a hold and stopped after it."""
+    preflight_after_s: float = PREFLIGHT_AFTER_S
+    """So long without a claim, and a preflight is made; 0: never."""
     wait_for_devices: bool = False
     """The first stage waits until udev has settled: this agent was started early in the boot."""
 
@@ -52,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--healthz", metavar="PORT", type=int, help="answer http://127.0.0.1:PORT/healthz")
     shown.add_argument(
         "--console", metavar="DEVICE", type=Path, action="append", default=[], help="show the run there; repeatable"
+    )
+    shown.add_argument(
+        "--preflight-after",
+        metavar="S",
+        type=float,
+        default=PREFLIGHT_AFTER_S,
+        help="seconds without a claim until the agent looks for the reason; 0: never (default: %(default)g)",
     )
     shown.add_argument("--ssh-unit", metavar="UNIT", help="systemd unit that a hold starts, and stops when it is left")
     shown.add_argument("--wait-for-devices", action="store_true", help="let udev settle before the first stage")
@@ -65,6 +75,7 @@ def local_of(args: argparse.Namespace, state_dir: Path) -> Local:
         healthz_port=args.healthz,
         screens=tuple(args.console),
         ssh_unit=args.ssh_unit,
+        preflight_after_s=args.preflight_after,
         wait_for_devices=args.wait_for_devices,
     )
 
@@ -79,6 +90,8 @@ class Teller:
         self._product = _product(host)
         self._last_line = ""
         self.claim: Claim | None = None
+        self.preflight = ""
+        """The table of the last preflight: why there is no claim."""
         self.ended = False
 
     def note(self, line: LogLine) -> None:
@@ -128,6 +141,7 @@ class Teller:
             hold_open=holder.is_open,
             ssh_host_key=_fingerprint(text_of(self._host.etc(*HOST_KEY))),
             last_line=self._last_line,
+            preflight="" if self.claim is not None else self.preflight,
         )
 
 

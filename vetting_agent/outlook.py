@@ -49,6 +49,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     ssh_host_key: str | None
     """SHA256:... of the SSH host key of this boot, once there is one."""
     last_line: str
+    preflight: str = ""
+    """Why there is no claim yet, as a table."""
 
 
 def headline(outlook: Outlook) -> str:
@@ -79,7 +81,7 @@ def text(outlook: Outlook) -> str:
         ("Image", f"{outlook.image_version or 'none'}, agent {outlook.agent_version}"),
     ]
     lines = [f"{name:9}{printable(value)}" for name, value in rows]
-    lines += ["", *_result_lines(outlook)]
+    lines += ["", *(outlook.preflight.splitlines() or _result_lines(outlook))]
     if outlook.last_line:
         lines += ["", printable(outlook.last_line)]
     return "\n".join(shortened(line.rstrip(), WIDTH) for line in lines)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from vetting_agent.errors import BadBootParameter
+from vetting_agent.errors import BadBootParameter, MissingBootParameter
 
 PREFIX = "vetting."
 NAMES = ("orchestrator", "run_id", "token", "tls_fpr", "mac")
@@ -141,7 +141,7 @@ def _find(name: str, sources: tuple[Source, ...]) -> tuple[str, str] | None:
             return source.label(name), source.values[name]
     if name in REQUIRED:
         places = ", ".join(source.label(name) for source in sources)
-        raise BadBootParameter(f"{PREFIX}{name}: missing; it was looked for in {places}")
+        raise MissingBootParameter(f"{PREFIX}{name}: missing; it was looked for in {places}")
     return None
 
 

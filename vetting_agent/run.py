@@ -67,7 +67,7 @@ def main(
             host=host,
             stages=stages,
             state_dir=state_dir,
-            evidence=args.evidence or _default_evidence(host, state_dir),
+            evidence=args.evidence or default_evidence(host, state_dir),
             authorized_keys=args.authorized_keys or default_key_file(),
             way=way_to(boot.orchestrator, boot.fingerprints),
             allow_destructive=args.allow_destructive,
@@ -88,7 +88,8 @@ def main(
         return EXIT_REFUSED
 
 
-def _default_evidence(host: Host, state_dir: Path) -> Path:
+def default_evidence(host: Host, state_dir: Path) -> Path:
+    """Where evidence goes unless told otherwise."""
     if os.geteuid() == 0:
         return host.root / "var" / "lib" / "vetting-agent" / "evidence"
     return state_dir / "evidence"

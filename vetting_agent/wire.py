@@ -49,6 +49,15 @@ class HelloRequest(Message, frozen=True, kw_only=True):
     instance_id: str
 
 
+class HelloReply(Message, frozen=True, kw_only=True):
+    """What a preflight may know before any claim; all of it (v1+)."""
+
+    stages: list[str] | None = None
+    current_state: str | None = None
+    iperf_port: int | None = None
+    iperf_host: str | None = None
+
+
 class ClaimRequest(Message, frozen=True, kw_only=True):
     ip: str
     mac: str

@@ -93,8 +93,12 @@ class ProgramApi:
         ]
 
 
+FOR_OPERATORS = ("/hold-key", "/preflight")
+"""What gives the key of a host out, or uses it."""
+
+
 def _role(method: str, path: str) -> str:
-    return "viewer" if method == "GET" and not path.endswith("/hold-key") else "operator"
+    return "viewer" if method == "GET" and not path.endswith(FOR_OPERATORS) else "operator"
 
 
 @dataclass

@@ -49,7 +49,7 @@ def _wire(*words: str) -> tuple[Recording, ...]:
 # --- the agent's end -------------------------------------------------------------------------------------------------
 
 REPLIES: dict[str, type[wire.Message]] = {
-    "hello": wire.Empty,
+    "hello": wire.HelloReply,
     "claim": wire.Claim,
     "heartbeat": wire.HeartbeatReply,
     "sensor": wire.Empty,

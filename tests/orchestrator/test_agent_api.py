@@ -30,7 +30,8 @@ def test_a_whole_run(served: Served) -> None:
     agent = served.create(
         mac=MAC.upper(), profile="quick", parameters={"CPUStress": {"duration_s": 2}}, expected_disks=[{"serial": "A"}]
     )
-    assert agent.call("hello", agent.hello()) == {}
+    greeting = agent.call("hello", agent.hello())
+    assert (greeting["current_state"], greeting["iperf_port"]) == ("InventoryCheck", served.info["iperf_port"])
     claim = agent.claim()
     assert claim["current_state"] == "InventoryCheck"
     assert claim["stages"] == ["Inventory", "SMART", "CPUStress", "Storage", "Network", "GPU", "PSU"]

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "fixtures" / "wire"
 FILES = sorted(FOLDER.glob("*.json"))
 TYPES: dict[str, type[Any]] = {
     "hello-request": wire.HelloRequest,
-    "hello-reply": wire.Empty,
+    "hello-reply": wire.HelloReply,
     "claim-request": wire.ClaimRequest,
     "claim-reply": wire.Claim,
     "heartbeat-request": wire.HeartbeatRequest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ def make(
     expired: bool = False,
     is_ca: bool = False,
     use_rsa: bool = False,
+    address: str | None = None,
 ) -> Certificate:
     key: Key = rsa.generate_private_key(65537, 2048) if use_rsa else ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -61,5 +63,8 @@ def make(
     )
     if is_ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if address is not None:
+        name_of = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        builder = builder.add_extension(name_of, critical=False)
     certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Certificate(certificate, key, (issuer.certificate,) if issuer else ())

@@ -9,6 +9,7 @@ import pytest
 
 from stages.outcome import ReasonCode
 from vetting_agent import explain
+from vetting_agent.signals import SIGNALS, Signal
 
 
 def run(*argv: str) -> int:
@@ -40,9 +41,30 @@ def test_one_code_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_all_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [code.value for code in ReasonCode]
+    every = [*(code.value for code in ReasonCode), *(one.value for one in SIGNALS if one not in set(ReasonCode))]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == every
     assert run("--json") == 0
-    assert [entry["code"] for entry in json.loads(capsys.readouterr().out)] == [code.value for code in ReasonCode]
+    assert [entry["code"] for entry in json.loads(capsys.readouterr().out)] == every
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+def test_every_signal(signal: Signal, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(signal) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{signal} (a signal of preflight)" in out
+    assert SIGNALS[signal].recovery in out
+
+
+def test_a_signal_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("clock_skew", "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"code", "hop", "symptom", "owner", "recovery"}
+
+
+def test_what_is_both_is_told_as_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("tool_missing") == 0
+    out = capsys.readouterr().out
+    assert "could not be judged" in out
+    assert "a signal of preflight" in out
 
 
 def test_a_misspelt_code_exits_2_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,5 +72,7 @@ def test_a_misspelt_code_exits_2_with_the_nearest(capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "disk_lost" in captured.err
+    assert run("node_dns_fail") == 2
+    assert "node_dns_failed" in capsys.readouterr().err
     assert run("xxxxxxxxqqq") == 2
     assert "lists all" in capsys.readouterr().err

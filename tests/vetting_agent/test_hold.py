@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +18,8 @@ import pytest
 
 from probes.host import Host
 from tests.support.fake_orchestrator import FakeOrchestrator, refusal, status
+from tests.support.namespaces import free_port
+from tests.support.ssh_server import ssh_server
 from tests.support.stand_ins import StandIns
 from vetting_agent.client import Client
 from vetting_agent.errors import FinalRefusal
@@ -154,35 +154,11 @@ class Sshd:
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    assert program is not None, "make test installs sshd"
-    Path("/run/sshd").mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path / "sshd"
-    folder.mkdir()
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host"], check=True)
-    keys = tmp_path / "home" / ".ssh" / "authorized_keys"
-    config = folder / "config"
-    config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {keys}\nStrictModes no\n"
-        f"PermitRootLogin yes\nPasswordAuthentication no\nUsePAM no\nPidFile none\nUseDNS no\n"
-    )
-    server = subprocess.Popen([program, "-D", "-f", config, "-E", folder / "log"])
-    try:
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.05)
-        yield Sshd(folder, port)
-    finally:
-        server.terminate()
-        server.wait()
+    port, keys = free_port(), tmp_path / "home" / ".ssh" / "authorized_keys"
+    with ssh_server(tmp_path / "sshd", keys, "127.0.0.1", port):
+        yield Sshd(tmp_path / "sshd", port)
 
 
 def ended(session: subprocess.Popen[bytes]) -> None:
