@@ -12,6 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from orchestrator.cli_hosts_words import add_commands as add_host_commands
+from orchestrator.cli_identify import add_command as add_identify
 from orchestrator.cli_upkeep_words import add_commands as add_upkeep_commands
 from orchestrator.cli_upkeep_words import add_data_commands, add_serve_options
 
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     key.add_argument("--out", metavar="FILE", help="write the private key there, mode 0600")
     terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
     terminal.add_argument("run", type=int)
+    add_identify(commands, _asks)
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")

@@ -170,7 +170,7 @@ class AgentService:
         def keep_status(transaction: Transaction, _step: Step, now: str) -> None:
             transaction.put_status(caller.run.run_id, _status_of(request, now))
 
-        event = Beat(request.acked_cmd_id, request.ack_status)
+        event = Beat(request.acked_cmd_id, request.ack_status, request.ack_message)
         step = await self.apply(caller.run.run_id, event, caller=caller, also=keep_status)
         if self.terminals is not None:
             self.terminals.heard(caller.run.run_id, request.acked_cmd_id, request.ack_status)
@@ -182,6 +182,7 @@ class AgentService:
             stage=step.directive.stage,
             override_flags=step.directive.override_flags,
             cmd_id=step.directive.cmd_id,
+            identify=step.directive.identify,
         )
 
     async def sensor(self, caller: Caller, request: SensorRequest) -> Empty:

@@ -147,7 +147,7 @@ class OperatorApi:
     async def direct(self, request: Request) -> Response:
         run = self._run(request)
         wanted = decoded(DirectiveRequest, await body_of(request, BODY_BYTES))
-        event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials)
+        event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials, wanted.identify)
         return json_reply(directive_view(await self.acts.order(run.run_id, event, who_asks(request))), 201)
 
     async def release(self, request: Request) -> Response:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from vetting_agent.wire import IdentifyOrder
+
 
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Where the server is: the listening line, and DATA/server.json."""
@@ -35,3 +37,4 @@ class DirectiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     stage: str | None = None
     wipe: bool = False
     serials: list[str] | None = None
+    identify: IdentifyOrder | None = None
