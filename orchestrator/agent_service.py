@@ -31,6 +31,7 @@ from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
 from orchestrator.run_record import RELEASED, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
+from orchestrator.site_keys import SiteKey
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
 from orchestrator.steps import (
     Beat,
@@ -89,6 +90,8 @@ class AgentService:
     to_review: set[str] = field(default_factory=set)
     """Hardware profiles of which another host has passed: what it says of its siblings is still to be seen."""
     pulse: Pulse = field(default_factory=Pulse)
+    site_keys: tuple[SiteKey, ...] = ()
+    """Given to held hosts beside the run's own."""
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -245,7 +248,8 @@ class AgentService:
 
         key = await self.store.write(work)
         self.pulse.touch(run_id)
-        return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at)
+        site_keys = [one.line for one in self.site_keys]
+        return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at, site_keys=site_keys)
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
         await self._admit(caller)

@@ -18,6 +18,7 @@ from orchestrator.listeners import CannotServe
 from orchestrator.retention import Kept, span_of
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import Running, ServeOptions, running
+from orchestrator.site_keys import BadSiteKeys, site_keys_in
 from orchestrator.terminal_session import TerminalLimits
 from orchestrator.webhook_receivers import MOST_RECEIVERS, BadReceiver, WebhookOptions, checked
 
@@ -37,9 +38,13 @@ def main(arguments: argparse.Namespace) -> int:
         boot = _boot_options(arguments)
         webhooks = _webhooks(arguments)
         push_logs = checked(arguments.push_logs, "--push-logs") if arguments.push_logs else None
+        site_keys = site_keys_in(Path(arguments.site_ssh_keys)) if arguments.site_ssh_keys else ()
         kept = Kept(_span("--keep-logs", arguments.keep_logs), _span("--keep-samples", arguments.keep_samples))
     except (ValueError, BadReceiver) as problem:
         complain(str(problem))
+        return 2
+    except BadSiteKeys as problem:
+        complain(f"--site-ssh-keys {problem}")
         return 2
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
         complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
@@ -50,6 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
     more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept, "push_logs": push_logs}
+    more["site_keys"] = site_keys
     options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))

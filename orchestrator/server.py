@@ -34,6 +34,7 @@ from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_sock
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.retention import Kept, keep_only
+from orchestrator.site_keys import SiteKey
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
 from orchestrator.terminal_app import agent_routes, operator_routes
@@ -83,6 +84,8 @@ class ServeOptions:
     kept: Kept = field(default_factory=Kept)
     push_logs: str | None = None
     """URL of a VictoriaLogs that gets the hosts' log lines."""
+    site_keys: tuple[SiteKey, ...] = ()
+    """SSH keys that open every held host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
         await terminals.recover()
         tokens = BootTokens.of(options.data)
-        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens)
+        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens, site_keys=options.site_keys)
         url = options.url or f"https://{reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)

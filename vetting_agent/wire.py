@@ -225,6 +225,8 @@ class HoldRequest(Message, frozen=True, kw_only=True):
 class HoldReply(Message, frozen=True, kw_only=True):
     authorized_key: str
     expires_at: str | None = None
+    site_keys: list[str] = []
+    """Keys of the site's own people, installed and removed with the run's."""
 
 
 class IperfSlotRequest(Message, frozen=True, kw_only=True):

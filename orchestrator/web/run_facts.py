@@ -13,6 +13,7 @@ from orchestrator.clock import now_text
 from orchestrator.lamps import HOST, Lamp, lamp_of
 from orchestrator.liveness import Liveness
 from orchestrator.run_record import Run
+from orchestrator.site_keys import SiteKey
 from orchestrator.store import EvidenceRecord
 from orchestrator.views import view_of
 from orchestrator.waivers import Waiver, is_waivable
@@ -70,6 +71,8 @@ class RunFacts:
     has_lamps: bool
     """Whether anybody is there to switch one."""
     host_lamp: Lamp
+    site_keys: tuple[SiteKey, ...]
+    """What opens the held host beside the run's key."""
 
     @property
     def first_open(self) -> str | None:
@@ -119,6 +122,7 @@ async def facts_of(service: AgentService, run: Run, maps: MapCache) -> RunFacts:
         key_taken=await store.document(KeyTaken, str(run.run_id)),
         has_lamps=run.expects_calls,
         host_lamp=lamp_of(run, HOST, now),
+        site_keys=service.site_keys,
     )
 
 
