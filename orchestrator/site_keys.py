@@ -1,4 +1,4 @@
-"""The site's own SSH keys: read from a file at the start of the server, given to every held host beside the run's key."""
+"""The SSH keys of the site: read from a file at the start of the server, given to held hosts beside the run's key."""
 
 from __future__ import annotations
 
