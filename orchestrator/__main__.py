@@ -28,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return serve.main(arguments)
     if arguments.command == "openapi":
-        from orchestrator.openapi import document_text
-
-        sys.stdout.write(document_text())
+        name = "orchestrator.operator_openapi" if arguments.operator else "orchestrator.openapi"
+        sys.stdout.write(import_module(name).document_text())
         return 0
     if arguments.command in {"backup", "restore"}:
         from orchestrator import backup_commands
@@ -93,7 +92,8 @@ def parser() -> argparse.ArgumentParser:
     add_upkeep_commands(commands, _asks)
     add_data_commands(commands, _add_data)
     _add_simulate(commands.add_parser("simulate", help="put simulated agents on a server without hosts"))
-    commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
+    described = commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
+    described.add_argument("--operator", action="store_true", help="that of the operator API")
     return top
 
 

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from orchestrator.hardware_profile import BadProfile, checked_profile
 from orchestrator.host_csv import MOST_BYTES
 from orchestrator.host_messages import (
+    Approved,
     ApproveRequest,
     CheckReport,
     HostEdit,
@@ -106,7 +107,7 @@ class HostApi:
     async def approve(self, request: Request) -> Response:
         wanted = decoded(ApproveRequest, await body_of(request, BODY_BYTES))
         host, run = await self.hosts.approve(request.path_params["mac"], wanted, who_asks(request))
-        return json_reply({"host": host, "run_id": run.run_id if run else None})
+        return json_reply(Approved(host=host, run_id=run.run_id if run else None))
 
     async def reject(self, request: Request) -> Response:
         return json_reply(await self.hosts.reject(request.path_params["mac"], who_asks(request)))

@@ -39,7 +39,7 @@ from orchestrator.http_calls import (
     number_of,
     who_asks,
 )
-from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
+from orchestrator.operator_messages import DirectiveRequest, RunCreated, SamplesPage, ServerInfo
 from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
 from orchestrator.steps import Ordered, Refusal
@@ -142,7 +142,7 @@ class OperatorApi:
     async def samples(self, request: Request) -> Response:
         after, limit = _page(request)
         samples, last = await self.service.store.samples(self._run(request).run_id, after, limit)
-        return json_reply({"samples": samples, "last": last})
+        return json_reply(SamplesPage(samples=samples, last=last))
 
     async def direct(self, request: Request) -> Response:
         run = self._run(request)

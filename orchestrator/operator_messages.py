@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from vetting_agent.run_view import SampleView
 from vetting_agent.wire import IdentifyOrder
 
 
@@ -38,3 +39,19 @@ class DirectiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     wipe: bool = False
     serials: list[str] | None = None
     identify: IdentifyOrder | None = None
+
+
+class SamplesPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples after a number; the next page is after `last`."""
+
+    samples: list[SampleView]
+    last: int
+
+
+class TerminalMinted(msgspec.Struct, frozen=True, kw_only=True):
+    """A terminal that was ordered: `token` opens its socket once. `waits_s`: how long each step may take."""
+
+    token: str
+    correlation_id: str
+    waits_s: dict[str, float]
+    notice: str
