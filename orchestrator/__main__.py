@@ -147,6 +147,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--console", metavar="HOST:PORT", help="of the operators' page, or off (default: a free port beside --listen)"
     )
+    parser.add_argument("--console-url", help="of the operators' page, when it is not the address listened on")
     parser.add_argument("--iperf-port", type=int, default=0, help="for the first iperf3 server (default: any free one)")
     parser.add_argument(
         "--iperf-servers",

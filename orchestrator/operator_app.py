@@ -194,7 +194,7 @@ class OperatorApi:
     async def metrics(self, _request: Request) -> Response:
         from orchestrator.metrics import MEDIA_TYPE, text_of
 
-        return Response(text_of(self.service.store), headers={"Content-Type": MEDIA_TYPE})
+        return Response(await text_of(self.service.store), headers={"Content-Type": MEDIA_TYPE})
 
     def _run(self, request: Request) -> Run:
         run_id = run_id_of(request)

@@ -92,6 +92,7 @@ OPERATIONS = (
     Operation("POST", "/profiles/check", "What is wrong with a profile", hosts.CheckReport, hosts.ProfileText),
     Operation("GET", _PROFILE, "One version of a profile", ProfileVersion, query=(("version", "integer"),)),
     Operation("POST", _PROFILE, "A new version", ProfileVersion, hosts.ProfileText, 201),
+    Operation("DELETE", _PROFILE, "Remove a profile that nothing goes by", Empty),
     Operation("GET", f"{_PROFILE}/versions", "All versions", list[ProfileVersion]),
     Operation("POST", f"{_PROFILE}/learn", "Learn from a run", hosts.LearntProfile, hosts.LearnRequest, 201),
     Operation(

@@ -73,6 +73,8 @@ class ServeOptions:
     iperf_servers: int = 1
     console: tuple[str, int] | None = None
     """Address and port of the operators' console; None: none is served."""
+    console_url: str | None = None
+    """What people are told, when it is not the address listened on."""
     image: Path | None = None
     """The folder of the image that hosts boot; None: no boot services."""
     boot_host: str = "0.0.0.0"  # noqa: S104  # hosts boot from the network
@@ -126,7 +128,8 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
         boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
-        console_url = f"https://{reachable(page)}/" if page else None
+        console_url = (options.console_url or f"https://{reachable(page)}/") if page else None
+        store.link_to(console_url)
         operator = OperatorApi(
             service, hosts, url, certificate.fingerprint, unix.getsockname(), options.data, console_url, boot
         )
