@@ -12,6 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from orchestrator.cli_hosts_words import add_commands as add_host_commands
+from orchestrator.cli_identify import add_command as add_identify
 from orchestrator.cli_upkeep_words import add_commands as add_upkeep_commands
 from orchestrator.cli_upkeep_words import add_data_commands, add_serve_options
 from vetting_agent.preflight_report import add_arguments as add_preflight_arguments
@@ -28,9 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return serve.main(arguments)
     if arguments.command == "openapi":
-        from orchestrator.openapi import document_text
-
-        sys.stdout.write(document_text())
+        name = "orchestrator.operator_openapi" if arguments.operator else "orchestrator.openapi"
+        sys.stdout.write(import_module(name).document_text())
         return 0
     if arguments.command in {"backup", "restore"}:
         from orchestrator import backup_commands
@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     preflight.add_argument("run", type=int, metavar="RUN")
     terminal = _asks(commands.add_parser("terminal", help="a shell in a held host"), "terminal")
     terminal.add_argument("run", type=int)
+    add_identify(commands, _asks)
     evidence = _asks(commands.add_parser("evidence", help="list or download the evidence of a run"), "evidence")
     evidence.add_argument("run", type=int)
     evidence.add_argument("--download", metavar="DIR", help="write every piece into this folder")
@@ -100,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
     add_upkeep_commands(commands, _asks)
     add_data_commands(commands, _add_data)
     _add_simulate(commands.add_parser("simulate", help="put simulated agents on a server without hosts"))
-    commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
+    described = commands.add_parser("openapi", help="print the OpenAPI document of the agent API")
+    described.add_argument("--operator", action="store_true", help="that of the operator API")
     return top
 
 
@@ -154,6 +156,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--console", metavar="HOST:PORT", help="of the operators' page, or off (default: a free port beside --listen)"
     )
+    parser.add_argument("--console-url", help="of the operators' page, when it is not the address listened on")
     parser.add_argument("--iperf-port", type=int, default=0, help="for the first iperf3 server (default: any free one)")
     parser.add_argument(
         "--iperf-servers",

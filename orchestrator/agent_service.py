@@ -31,6 +31,7 @@ from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
 from orchestrator.run_record import RELEASED, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
+from orchestrator.site_keys import SiteKey
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
 from orchestrator.steps import (
     Beat,
@@ -90,6 +91,8 @@ class AgentService:
     to_review: set[str] = field(default_factory=set)
     """Hardware profiles of which another host has passed: what it says of its siblings is still to be seen."""
     pulse: Pulse = field(default_factory=Pulse)
+    site_keys: tuple[SiteKey, ...] = ()
+    """Given to held hosts beside the run's own."""
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -176,7 +179,7 @@ class AgentService:
         def keep_status(transaction: Transaction, _step: Step, now: str) -> None:
             transaction.put_status(caller.run.run_id, _status_of(request, now))
 
-        event = Beat(request.acked_cmd_id, request.ack_status)
+        event = Beat(request.acked_cmd_id, request.ack_status, request.ack_message)
         step = await self.apply(caller.run.run_id, event, caller=caller, also=keep_status)
         if self.terminals is not None:
             self.terminals.heard(caller.run.run_id, request.acked_cmd_id, request.ack_status)
@@ -188,6 +191,7 @@ class AgentService:
             stage=step.directive.stage,
             override_flags=step.directive.override_flags,
             cmd_id=step.directive.cmd_id,
+            identify=step.directive.identify,
         )
 
     async def sensor(self, caller: Caller, request: SensorRequest) -> Empty:
@@ -250,7 +254,8 @@ class AgentService:
 
         key = await self.store.write(work)
         self.pulse.touch(run_id)
-        return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at)
+        site_keys = [one.line for one in self.site_keys]
+        return HoldReply(authorized_key=key.authorized_key, expires_at=key.expires_at, site_keys=site_keys)
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
         await self._admit(caller)

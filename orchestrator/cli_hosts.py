@@ -174,6 +174,12 @@ def save_profile(arguments: argparse.Namespace, client: OperatorClient) -> int:
     return 0
 
 
+def remove_profile(arguments: argparse.Namespace, client: OperatorClient) -> int:
+    client.send("DELETE", f"/profiles/{_in_path(arguments.name)}", {}, dict[str, Any])
+    say_json({}) if arguments.json else say(f"{arguments.name} is removed; runs keep what they took from it")
+    return 0
+
+
 def learn_profile(arguments: argparse.Namespace, client: OperatorClient) -> int:
     body = {"run_id": arguments.run, "note": arguments.note or ""}
     answer = client.post(f"/profiles/{_in_path(arguments.name)}/learn", body, LearntProfile)

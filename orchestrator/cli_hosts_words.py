@@ -75,4 +75,8 @@ def _profiles(parser: argparse.ArgumentParser, asks: Asks) -> None:
     diff.add_argument("old", type=int, nargs="?", help="default: the version before the newest")
     diff.add_argument("new", type=int, nargs="?")
     diff.add_argument("--host", help="how this host differs from the profile")
+    remove = asks(
+        acts.add_parser("remove", help="with all versions; refused while something uses it"), "remove_profile", MODULE
+    )
+    remove.add_argument("name")
     asks(acts.add_parser("baselines", help="what its hosts measure"), "baselines", MODULE).add_argument("name")

@@ -107,7 +107,9 @@ def directive_text(one: DirectiveView) -> str:
     if one.override_flags and one.override_flags.get("wipe"):
         serials = one.override_flags.get("serials")
         wipe = f" wiping {', '.join(serials) if serials else 'the disks refused for data'}"
-    return f"{one.cmd}{' ' + one.stage if one.stage else ''}{wipe}: {one.status}"
+    lamp = f" {one.identify['target']} {'on' if one.identify['on'] else 'off'}" if one.identify else ""
+    why = f" ({one.answer})" if one.answer else ""
+    return f"{one.cmd}{' ' + one.stage if one.stage else ''}{lamp}{wipe}: {one.status}{why}"
 
 
 def _hold(run: RunView) -> str:

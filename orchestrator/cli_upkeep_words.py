@@ -57,6 +57,11 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--push-logs", metavar="URL", help="push the hosts' log lines to this VictoriaLogs: http://host:9428"
     )
+    parser.add_argument(
+        "--site-ssh-keys",
+        metavar="FILE",
+        help="public keys, one a line without options, that open every held host beside its run's own key",
+    )
     for what, span in (("logs", "90d"), ("samples", "30d")):
         parser.add_argument(
             f"--keep-{what}",

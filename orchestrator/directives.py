@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from orchestrator.lamps import check_lamp, without_old_lamps
 from orchestrator.run_record import ABORTED, CANCELLED, DONE, REFUSED, WAITING, Directive, Run
 from orchestrator.steps import Beat, Note, Ordered, Refusal, Step, begun, moved_to, with_directive
 from stages import stage_named
@@ -15,13 +16,16 @@ from vetting_agent.wire import (
     ABORT,
     CANCEL_STAGE,
     FAILED_HOLDING,
+    IDENTIFY,
     RETRY_STAGE,
     SHUTDOWN,
     OverrideFlags,
 )
 
-URGENCY = (ABORT, SHUTDOWN, CANCEL_STAGE, RETRY_STAGE)
+URGENCY = (ABORT, SHUTDOWN, CANCEL_STAGE, RETRY_STAGE, IDENTIFY)
 """What ends the agent goes first: an agent that never answers one order must still be reachable by these."""
+
+ANSWER_LENGTH = 300
 
 
 def order(run: Run, event: Ordered, now: str) -> Step:
@@ -36,13 +40,15 @@ def order(run: Run, event: Ordered, now: str) -> Step:
         raise Refusal(422, "wipe_without_retry", "--wipe and --serial belong to a retry")
     if event.cmd == CANCEL_STAGE:
         return _order_cancel(run, now)
+    if event.cmd == IDENTIFY:
+        check_lamp(run, event.identify)
     if event.cmd == ABORT and not run.is_completed and (run.instance_id is None or run.stalled or run.powered_off):
         return _ended(*_new(run, Ordered(ABORT), now, status=DONE), ABORTED, now)
     if run.powered_off:
         raise Refusal(409, "agent_gone", f"The agent of run {run.run_id} was ended before: nobody is there to be told")
     if run.instance_id is None:
-        raise Refusal(409, "not_claimed", f"No host has claimed run {run.run_id} yet: there is nothing to shut down")
-    if any(one.cmd == event.cmd for one in run.open_directives):
+        raise Refusal(409, "not_claimed", f"No host has claimed run {run.run_id} yet: there is nobody to be told")
+    if any((one.cmd, one.identify) == (event.cmd, event.identify) for one in run.open_directives):
         raise Refusal(409, "already_ordered", f"{event.cmd} is already waiting for the agent's next heartbeat")
     return _queued(*_new(run, event, now))
 
@@ -94,15 +100,21 @@ def _check_wipe(run: Run, stage: str) -> None:
 def _new(run: Run, event: Ordered, now: str, status: str = WAITING) -> tuple[Run, Directive]:
     flags = OverrideFlags(wipe=True, serials=event.serials) if event.wipe else None
     directive = Directive(
-        cmd_id=f"{run.run_id}-{len(run.directives) + 1}-{event.cmd}",
+        cmd_id=f"{run.run_id}-{_next_number(run)}-{event.cmd}",
         cmd=event.cmd,
         created_at=now,
         stage=event.stage,
         override_flags=flags,
         status=status,
         acked_at=now if status == DONE else None,
+        identify=event.identify,
     )
-    return replace(run, directives=(*run.directives, directive)), directive
+    return replace(run, directives=(*without_old_lamps(run.directives), directive)), directive
+
+
+def _next_number(run: Run) -> int:
+    """One above the last: old orders may have been forgotten."""
+    return int(run.directives[-1].cmd_id.split("-")[1]) + 1 if run.directives else 1
 
 
 def _queued(run: Run, directive: Directive) -> Step:
@@ -118,6 +130,8 @@ def _ended(run: Run, directive: Directive, state: str, now: str) -> Step:
 
 def described(directive: Directive) -> str:
     """For a person: "retry_stage Storage, wiping the disks refused for data"."""
+    if directive.identify is not None:
+        return f"{directive.cmd} {directive.identify.target} {'on' if directive.identify.on else 'off'}"
     words = f"{directive.cmd} {directive.stage}" if directive.stage else directive.cmd
     flags = directive.override_flags
     if flags is None or not flags.wipe:
@@ -146,8 +160,10 @@ def _acknowledged(step: Step, event: Beat, now: str) -> Step:
     directive = next((one for one in run.directives if one.cmd_id == event.acked_cmd_id), None)
     if directive is None or not directive.is_open or event.ack_status not in {DONE, REFUSED}:
         return step
-    directive = replace(directive, status=event.ack_status, acked_at=now)
-    step = step.then(with_directive(run, directive), Note("directive", f"{described(directive)}: {event.ack_status}"))
+    said = event.ack_message[:ANSWER_LENGTH] if event.ack_message and event.ack_status == REFUSED else None
+    directive = replace(directive, status=event.ack_status, acked_at=now, answer=said)
+    words = f"{described(directive)}: {event.ack_status}{f', {said}' if said else ''}"
+    step = step.then(with_directive(run, directive), Note("directive", words))
     return carried_out(step, directive, now) if event.ack_status == DONE else step
 
 

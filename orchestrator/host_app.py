@@ -3,7 +3,7 @@
 GET, POST /operator/v1/hosts               GET, PATCH, DELETE …/hosts/{name}      POST …/hosts/import?dry_run=true
 GET, PUT  …/unknown-hosts                  GET …/boot-queue                       POST …/boot-queue/{mac}/approve|reject
 DELETE    …/boot-queue/{mac}               GET …/profiles                         POST …/profiles/check
-GET, POST …/profiles/{name}                GET …/profiles/{name}/versions         POST …/profiles/{name}/learn
+GET, POST, DELETE …/profiles/{name}        GET …/profiles/{name}/versions         POST …/profiles/{name}/learn
 GET …/profiles/{name}/diff?old=&new=       GET …/profiles/{name}/diff?host=&version=
 GET …/profiles/{name}/baselines
 """
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from orchestrator.hardware_profile import BadProfile, checked_profile
 from orchestrator.host_csv import MOST_BYTES
 from orchestrator.host_messages import (
+    Approved,
     ApproveRequest,
     CheckReport,
     HostEdit,
@@ -62,6 +63,7 @@ class HostApi:
             ("POST", "/profiles/check", self.check),
             ("GET", profile, self.profile),
             ("POST", profile, self.save),
+            ("DELETE", profile, self.remove_profile),
             ("GET", f"{profile}/versions", self.versions),
             ("POST", f"{profile}/learn", self.learn),
             ("GET", f"{profile}/diff", self.diff),
@@ -106,7 +108,7 @@ class HostApi:
     async def approve(self, request: Request) -> Response:
         wanted = decoded(ApproveRequest, await body_of(request, BODY_BYTES))
         host, run = await self.hosts.approve(request.path_params["mac"], wanted, who_asks(request))
-        return json_reply({"host": host, "run_id": run.run_id if run else None})
+        return json_reply(Approved(host=host, run_id=run.run_id if run else None))
 
     async def reject(self, request: Request) -> Response:
         return json_reply(await self.hosts.reject(request.path_params["mac"], who_asks(request)))
@@ -133,6 +135,10 @@ class HostApi:
         except BadProfile as problem:
             raise Refusal(422, "bad_profile", "\n".join(map(str, problem.problems))) from None
         return json_reply(version, 201)
+
+    async def remove_profile(self, request: Request) -> Response:
+        await self.hosts.remove_profile(request.path_params["name"], who_asks(request))
+        return json_reply({})
 
     async def versions(self, request: Request) -> Response:
         return json_reply(await self.hosts.versions(request.path_params["name"]))

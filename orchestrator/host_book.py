@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 from orchestrator.hardware_profile import BadProfile, HardwareProfile, checked_profile
 from orchestrator.host_record import (
+    THE_POLICY,
     HostRecord,
     MacOwner,
     Profile,
     ProfileVersion,
+    RetiredProfile,
+    UnknownHosts,
     checked,
     version_key,
 )
@@ -78,7 +81,7 @@ def add_version(transaction: Transaction, version: ProfileVersion, *, base: int 
 
     `base`: the version that was edited. Raises Refusal 409 when another one came since.
     """
-    old = transaction.document(Profile, version.name)
+    old, retired = transaction.document(Profile, version.name), transaction.document(RetiredProfile, version.name)
     newest = old.version if old else 0
     if base is not None and base != newest:
         text = f"{version.name} is at version {newest} by now: version {base} was edited"
@@ -89,15 +92,34 @@ def add_version(transaction: Transaction, version: ProfileVersion, *, base: int 
             return last
     kept = ProfileVersion(
         name=version.name,
-        version=newest + 1,
+        version=max(newest, retired.version if retired else 0) + 1,
         text=version.text,
         created_at=version.created_at,
         author=version.author,
         note=version.note,
     )
     transaction.put_document(version_key(kept.name, kept.version), kept)
-    transaction.put_document(kept.name, Profile(name=kept.name, version=kept.version))
+    first = old.first if old else kept.version
+    transaction.put_document(kept.name, Profile(name=kept.name, version=kept.version, first=first))
     return kept
+
+
+def remove_profile(transaction: Transaction, name: str, runs: Sequence[Run]) -> None:
+    """All its versions. Raises Refusal 404, and 409 while a host, a living run or the policy goes by it."""
+    newest_version(transaction, name)
+    profile = transaction.document(Profile, name)
+    assert profile is not None
+    hosts = [one.name for one in transaction.documents(HostRecord) if one.profile == name]
+    living = [str(one.run_id) for one in runs if one.hardware == name and not (one.is_over or one.is_completed)]
+    policy = transaction.document(UnknownHosts, THE_POLICY)
+    users = [f"{what} {', '.join(found[:5])}" for what, found in (("run", living), ("host", hosts)) if found]
+    users += ["the policy for unknown hosts"] * (policy is not None and policy.profile == name)
+    if users:
+        raise Refusal(409, "profile_in_use", f"{name} is used by {'; '.join(users)}")
+    for number in range(profile.first, profile.version + 1):
+        transaction.drop_document(ProfileVersion, version_key(name, number))
+    transaction.drop_document(Profile, name)
+    transaction.put_document(name, RetiredProfile(name=name, version=profile.version))
 
 
 def parsed(version: ProfileVersion) -> HardwareProfile:

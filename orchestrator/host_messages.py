@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from orchestrator.host_csv import CsvError, HostChange
-from orchestrator.host_record import ProfileVersion
+from orchestrator.host_record import HostRecord, ProfileVersion
 from orchestrator.profile_diff import Change
 
 
@@ -48,6 +48,13 @@ class ApproveRequest(Wanted, frozen=True, kw_only=True):
     labels: list[str] = []
     note: str = ""
     vet: bool = True
+
+
+class Approved(msgspec.Struct, frozen=True, kw_only=True):
+    """The host, and its run if one was made at once."""
+
+    host: HostRecord
+    run_id: int | None
 
 
 class ProfileText(Wanted, frozen=True, kw_only=True):

@@ -56,6 +56,15 @@ class Profile(Record, frozen=True, kw_only=True):
 
     name: str
     version: int
+    first: int = 1
+    """The oldest version that is kept: later than 1 where a profile of this name was removed before."""
+
+
+class RetiredProfile(Record, frozen=True, kw_only=True):
+    """A profile that was removed, with its last version: runs name versions, so that none comes a second time."""
+
+    name: str
+    version: int
 
 
 class UnknownHosts(Record, frozen=True, kw_only=True):

@@ -204,8 +204,17 @@ class HostService:
 
     async def versions(self, name: str) -> list[ProfileVersion]:
         """All versions, newest first."""
-        newest = await self.version(name)
-        return [newest, *[await self.version(name, number) for number in range(newest.version - 1, 0, -1)]]
+        newest, profile = await self.version(name), await self.store.document(Profile, name)
+        first = profile.first if profile else 1
+        return [newest, *[await self.version(name, number) for number in range(newest.version - 1, first - 1, -1)]]
+
+    async def remove_profile(self, name: str, who: Who) -> None:
+        """What runs took from it stays with them. Refuses while something living goes by it."""
+
+        def work(transaction: Transaction) -> None:
+            host_book.remove_profile(transaction, name, self.store.runs())
+
+        await self._kept(work, who, "remove profile", name)
 
     async def save(self, name: str, text: str, who: Who, *, note: str = "", base: int | None = None) -> ProfileVersion:
         """The text as the profile's next version. Raises BadProfile with all that is wrong with it."""

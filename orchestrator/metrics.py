@@ -13,8 +13,10 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from orchestrator.outbox import FAILED, PENDING, OutboxTotal
 from orchestrator.run_record import Run
 from orchestrator.store import Status, Store
+from orchestrator.webhook_receivers import name_of
 from vetting_agent import __version__
 
 PREFIX = "vetting"
@@ -47,10 +49,34 @@ class RunsCollector(Collector):
         return max(0.0, (self._now() - datetime.fromisoformat(status.last_seen_at)).total_seconds())
 
 
-def text_of(store: Store) -> bytes:
+class OutboxCollector(Collector):
+    """What waits to be told to webhooks, as it was read for this scrape. Receivers by name: a URL may be a secret."""
+
+    def __init__(self, totals: Sequence[OutboxTotal], now: datetime) -> None:
+        self._totals = totals
+        self._now = now
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family("webhook_pending", "Deliveries that wait", PENDING, lambda one: one.number)
+        yield self._family("webhook_failed", "Deliveries given up, of the newest 1000", FAILED, lambda one: one.number)
+        yield self._family("webhook_oldest_pending_seconds", "Since the oldest that waits happened", PENDING, self._age)
+
+    def _family(self, name: str, meaning: str, state: str, value: Callable[[OutboxTotal], float]) -> Metric:
+        family = GaugeMetricFamily(f"{PREFIX}_{name}", meaning, labels=["receiver"])
+        for one in self._totals:
+            if one.state == state:
+                family.add_metric([name_of(one.receiver)], value(one))
+        return family
+
+    def _age(self, one: OutboxTotal) -> float:
+        return max(0.0, (self._now - datetime.fromisoformat(one.oldest_at)).total_seconds())
+
+
+async def text_of(store: Store) -> bytes:
     """The whole page."""
     registry = CollectorRegistry()
     registry.register(RunsCollector(store))
+    registry.register(OutboxCollector(await store.outbox.totals(), datetime.now(UTC)))
     for own in (ProcessCollector, PlatformCollector, GCCollector):
         own(registry=registry)
     return generate_latest(registry)

@@ -43,7 +43,7 @@ from orchestrator.http_calls import (
     who_asks,
 )
 from orchestrator.images import ImageFolder
-from orchestrator.operator_messages import DirectiveRequest, RunCreated, ServerInfo
+from orchestrator.operator_messages import DirectiveRequest, RunCreated, SamplesPage, ServerInfo
 from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
 from orchestrator.steps import Ordered, Refusal
@@ -150,12 +150,12 @@ class OperatorApi:
     async def samples(self, request: Request) -> Response:
         after, limit = _page(request)
         samples, last = await self.service.store.samples(self._run(request).run_id, after, limit)
-        return json_reply({"samples": samples, "last": last})
+        return json_reply(SamplesPage(samples=samples, last=last))
 
     async def direct(self, request: Request) -> Response:
         run = self._run(request)
         wanted = decoded(DirectiveRequest, await body_of(request, BODY_BYTES))
-        event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials)
+        event = Ordered(wanted.cmd, wanted.stage, wanted.wipe, wanted.serials, wanted.identify)
         return json_reply(directive_view(await self.acts.order(run.run_id, event, who_asks(request))), 201)
 
     async def release(self, request: Request) -> Response:
@@ -220,7 +220,7 @@ class OperatorApi:
     async def metrics(self, _request: Request) -> Response:
         from orchestrator.metrics import MEDIA_TYPE, text_of
 
-        return Response(text_of(self.service.store), headers={"Content-Type": MEDIA_TYPE})
+        return Response(await text_of(self.service.store), headers={"Content-Type": MEDIA_TYPE})
 
     def _run(self, request: Request) -> Run:
         run_id = run_id_of(request)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from vetting_agent.run_view import SampleView
+from vetting_agent.wire import IdentifyOrder
+
 
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Where the server is: the listening line, and DATA/server.json."""
@@ -35,3 +38,20 @@ class DirectiveRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     stage: str | None = None
     wipe: bool = False
     serials: list[str] | None = None
+    identify: IdentifyOrder | None = None
+
+
+class SamplesPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples after a number; the next page is after `last`."""
+
+    samples: list[SampleView]
+    last: int
+
+
+class TerminalMinted(msgspec.Struct, frozen=True, kw_only=True):
+    """A terminal that was ordered: `token` opens its socket once. `waits_s`: how long each step may take."""
+
+    token: str
+    correlation_id: str
+    waits_s: dict[str, float]
+    notice: str

@@ -33,6 +33,15 @@ class Delivery(Record, frozen=True, kw_only=True, omit_defaults=False):
     problem: str = ""
 
 
+class OutboxTotal(Record, frozen=True, kw_only=True):
+    """How many deliveries of a receiver (the URL) are in a state, and when the oldest of them came in."""
+
+    receiver: str
+    state: str
+    number: int
+    oldest_at: str
+
+
 class OutboxWriter(Protocol):
     """The outbox inside a transaction."""
 
@@ -60,6 +69,10 @@ class Outbox(Protocol):
 
     async def listed(self, limit: int) -> list[Delivery]:
         """What waits and what failed, newest first."""
+        ...
+
+    async def totals(self) -> list[OutboxTotal]:
+        """By receiver and state; what there is none of is not in it."""
         ...
 
     def take_dropped(self) -> int:

@@ -14,7 +14,7 @@ import msgspec
 
 from orchestrator.spec import Spec
 from stages import STAGES
-from vetting_agent.wire import COMPLETED, FAILED_HOLDING, ExpectedDisk, OverrideFlags, WireFinding
+from vetting_agent.wire import COMPLETED, FAILED_HOLDING, ExpectedDisk, IdentifyOrder, OverrideFlags, WireFinding
 
 CANCELLED = "Cancelled"
 ABORTED = "Aborted"
@@ -73,6 +73,9 @@ class Directive(Record, frozen=True, kw_only=True):
     status: str = WAITING
     sent_at: str | None = None
     acked_at: str | None = None
+    identify: IdentifyOrder | None = None
+    answer: str | None = None
+    """Why the agent refused it, in its words."""
 
     @property
     def is_open(self) -> bool:

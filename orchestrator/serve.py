@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +19,7 @@ from orchestrator.listeners import CannotServe
 from orchestrator.retention import Kept, span_of
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import Running, ServeOptions, running
+from orchestrator.site_keys import BadSiteKeys, site_keys_in
 from orchestrator.terminal_session import TerminalLimits
 from orchestrator.webhook_receivers import MOST_RECEIVERS, BadReceiver, WebhookOptions, checked
 
@@ -34,12 +36,17 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         host, port = _address("--listen", arguments.listen)
         console = _console(arguments.console, host)
+        console_url = _base_url("--console-url", arguments.console_url)
         boot = _boot_options(arguments)
         webhooks = _webhooks(arguments)
         push_logs = checked(arguments.push_logs, "--push-logs") if arguments.push_logs else None
+        site_keys = site_keys_in(Path(arguments.site_ssh_keys)) if arguments.site_ssh_keys else ()
         kept = Kept(_span("--keep-logs", arguments.keep_logs), _span("--keep-samples", arguments.keep_samples))
     except (ValueError, BadReceiver) as problem:
         complain(str(problem))
+        return 2
+    except BadSiteKeys as problem:
+        complain(f"--site-ssh-keys {problem}")
         return 2
     if not 1 <= arguments.iperf_servers <= MOST_IPERF_SERVERS:
         complain(f"--iperf-servers must be 1 to {MOST_IPERF_SERVERS}, not {arguments.iperf_servers}")
@@ -50,6 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
     more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept, "push_logs": push_logs}
+    more |= {"site_keys": site_keys, "console_url": console_url}
     options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:
         return asyncio.run(_serve(options, as_json=arguments.json))
@@ -63,6 +71,16 @@ def _console(text: str | None, host: str) -> tuple[str, int] | None:
     if text is None:
         return host, 0
     return None if text == "off" else _address("--console", text)
+
+
+def _base_url(option: str, text: str | None) -> str | None:
+    """Raises ValueError for what is no URL of a page."""
+    if text is None:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{option} must be https://HOST[:PORT]/, not {text!r}")
+    return text.rstrip("/") + "/"
 
 
 def _address(option: str, text: str) -> tuple[str, int]:

@@ -34,6 +34,7 @@ from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_sock
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.retention import Kept, keep_only
+from orchestrator.site_keys import SiteKey
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
 from orchestrator.terminal_app import agent_routes, operator_routes
@@ -72,6 +73,8 @@ class ServeOptions:
     iperf_servers: int = 1
     console: tuple[str, int] | None = None
     """Address and port of the operators' console; None: none is served."""
+    console_url: str | None = None
+    """What people are told, when it is not the address listened on."""
     image: Path | None = None
     """The folder of the image that hosts boot; None: no boot services."""
     boot_host: str = "0.0.0.0"  # noqa: S104  # hosts boot from the network
@@ -83,6 +86,8 @@ class ServeOptions:
     kept: Kept = field(default_factory=Kept)
     push_logs: str | None = None
     """URL of a VictoriaLogs that gets the hosts' log lines."""
+    site_keys: tuple[SiteKey, ...] = ()
+    """SSH keys that open every held host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +123,13 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
         await terminals.recover()
         tokens = BootTokens.of(options.data)
-        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens)
+        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens, site_keys=options.site_keys)
         url = options.url or f"https://{reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
         boot = await _boot(stack, options, service, hosts, url, certificate.fingerprint)
-        console_url = f"https://{reachable(page)}/" if page else None
+        console_url = (options.console_url or f"https://{reachable(page)}/") if page else None
+        store.link_to(console_url)
         image = ImageFolder(options.image) if options.image is not None and boot is not None else None
         operator = OperatorApi(
             service, hosts, url, certificate.fingerprint, unix.getsockname(), options.data, console_url, boot, image

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from orchestrator.clock import later
-from orchestrator.outbox import CLOCK_JUMP_S, FAILED, MOST_FAILED, MOST_WAITING, PENDING, Delivery
+from orchestrator.outbox import CLOCK_JUMP_S, FAILED, MOST_FAILED, MOST_WAITING, PENDING, Delivery, OutboxTotal
 from orchestrator.webhook_events import WebhookEvent, body_of, new_event_id
 
 COLUMNS = "id, event_id, type, created_at, receiver, state, attempts, due_at, tried_at, problem"
@@ -28,6 +28,8 @@ class SqliteOutboxWriter:
         self._most = most
         self._added = 0
         self.dropped = 0
+        self.console_url: str | None = None
+        """Where people see the run that an event is about."""
 
     def add(self, event: WebhookEvent) -> None:
         event_id, body = new_event_id(), None
@@ -40,7 +42,7 @@ class SqliteOutboxWriter:
             ).lastrowid
             if body is None:
                 assert number is not None
-                body = body_of(event, number)
+                body = body_of(event, number, self.console_url)
                 self._execute("UPDATE outbox SET body = ? WHERE id = ?", (body, number))
         self._added += 1
         if self._added % max(1, self._most // SLACK) == 0:
@@ -106,6 +108,11 @@ class SqliteOutbox:
     async def listed(self, limit: int) -> list[Delivery]:
         query = f"SELECT {COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?"  # noqa: S608  # a constant
         return [_delivery(row) for row in await self._query(query, limit)]
+
+    async def totals(self) -> list[OutboxTotal]:
+        query = "SELECT receiver, state, count(*), min(created_at) FROM outbox GROUP BY receiver, state ORDER BY 1, 2"
+        rows = await self._query(query)
+        return [OutboxTotal(receiver=one[0], state=one[1], number=one[2], oldest_at=one[3]) for one in rows]
 
     def take_dropped(self) -> int:
         dropped, told = self._writer.dropped, self._told

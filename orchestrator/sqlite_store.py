@@ -190,6 +190,10 @@ class SqliteStore:
         store._writer.start()
         return store
 
+    def link_to(self, console_url: str | None) -> None:
+        """Where people see runs: events for webhooks name the page from now on."""
+        self._outbox.console_url = console_url
+
     def runs(self) -> list[Run]:
         return list(self._committed.runs.values())
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from orchestrator.run_record import STAGE_OF, STATE_OF, Directive, Run, StageRecord
 from stages.outcome import Finding, Outcome, ReasonCode, Severity
-from vetting_agent.wire import FAILED_HOLDING, ResultRequest, Summary, WireFinding, summary_of
+from vetting_agent.wire import FAILED_HOLDING, IdentifyOrder, ResultRequest, Summary, WireFinding, summary_of
 
 
 class Refusal(Exception):
@@ -90,6 +90,7 @@ class ResultPosted:
 class Beat:
     acked_cmd_id: str | None = None
     ack_status: str | None = None
+    ack_message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Ordered:
     stage: str | None = None
     wipe: bool = False
     serials: list[str] | None = None
+    identify: IdentifyOrder | None = None
 
 
 @dataclass(frozen=True, slots=True)

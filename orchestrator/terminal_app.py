@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from orchestrator.agent_app import bearer_of, run_id_of
 from orchestrator.agent_service import AgentService
 from orchestrator.http_calls import answering_errors, body_of, correlation_of, decoded, json_reply
+from orchestrator.operator_messages import TerminalMinted
 from orchestrator.runs import check_caller
 from orchestrator.steps import Refusal
 from orchestrator.terminal_failures import FAILURES, MINT, UPGRADE, TerminalFailed
@@ -74,7 +75,9 @@ def operator_routes(terminals: Terminals, access: Access, prefix: str) -> list[B
             "node_stream": limits.open_s,
             "pty": limits.open_s,
         }
-        reply = {"token": session.browser_token, "correlation_id": session.session, "waits_s": waits, "notice": NOTICE}
+        reply = TerminalMinted(
+            token=session.browser_token, correlation_id=session.session, waits_s=waits, notice=NOTICE
+        )
         return json_reply(reply, 201)
 
     async def health(_request: Request) -> Response:

@@ -35,6 +35,7 @@ AHEAD_BYTES = 512 * 1024
 ANSWER_MARGIN_S = 2.0
 """The agent's own limits end first, because it knows more about why."""
 NODE_SILENCE_S = 45.0
+ALIVE_S = 10.0
 BROWSER_SILENCE_S = 150.0
 """Browsers let the timers of a page in the background tick once a minute."""
 STILL_EVERY_S = 5.0
@@ -211,10 +212,13 @@ class Bridge:
     # --- beside it ----------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        asked_at = began = time.monotonic()
+        asked_at = said_at = began = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
             now = time.monotonic()
+            if self._ready and now - said_at > ALIVE_S:
+                said_at = now
+                await self._tell_node_alive()
             if (reason := self._session.ending or self._reason_to_end(self._session)) is not None:
                 raise Over(reason)
             if now - self._heard_browser > BROWSER_SILENCE_S:
@@ -229,6 +233,12 @@ class Bridge:
                 asked_at = now
                 if not await self._session.operator.still():
                     raise Over("the operator is logged out, or may no longer do this")
+
+    async def _tell_node_alive(self) -> None:
+        """The agent ends a terminal whose server is silent: an operator who only reads must not look like that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SAY_LIMIT_S):
+                await self._to_node('{"type":"alive"}')
 
     async def _say(self, kind: str, **more: Any) -> None:
         text = msgspec.json.encode({"type": kind, **more}).decode()

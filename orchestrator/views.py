@@ -109,6 +109,8 @@ def directive_view(directive: Directive) -> DirectiveView:
         status=directive.status,
         created_at=directive.created_at,
         acked_at=directive.acked_at,
+        identify=None if directive.identify is None else _plain(directive.identify),
+        answer=directive.answer,
     )
 
 

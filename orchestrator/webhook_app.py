@@ -54,7 +54,7 @@ class PingOutcome(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
 
 
-class _WantedPing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WantedPing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: str
 
 
@@ -80,7 +80,7 @@ class WebhookApi:
     async def test(self, request: Request) -> Response:
         from orchestrator.webhook_sending import ping  # with httpx, which takes its time to load
 
-        wanted = decoded(_WantedPing, await body_of(request, BODY_BYTES))
+        wanted = decoded(WantedPing, await body_of(request, BODY_BYTES))
         try:
             url = checked(wanted.url)
         except BadReceiver as problem:

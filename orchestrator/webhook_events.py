@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 
 import msgspec
+from msgspec.structs import replace
 
 from orchestrator.run_record import ABORTED, CANCELLED, RELEASED, Record, Run
 from orchestrator.runs import SILENT_HEARTBEATS
@@ -42,6 +43,8 @@ class RunFacts(Record, frozen=True, kw_only=True, omit_defaults=False):
     stages: int
     created_at: str
     finished_at: str | None
+    url: str | None = None
+    """Its page in the console; None where no console is served."""
 
 
 class EventData(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -70,11 +73,12 @@ def new_event_id() -> str:
     return f"evt_{uuid.uuid4().hex}"
 
 
-def body_of(event: WebhookEvent, sequence: int) -> bytes:
-    """The event as JSON, numbered."""
-    return msgspec.json.encode(
-        msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, sequence=sequence))
-    )
+def body_of(event: WebhookEvent, sequence: int, console_url: str | None = None) -> bytes:
+    """The event as JSON, numbered, with a link to the run's page."""
+    run = event.data.run
+    if run is not None and console_url is not None:
+        run = replace(run, url=f"{console_url.rstrip('/')}/runs/{run.run_id}")
+    return msgspec.json.encode(replace(event, data=replace(event.data, sequence=sequence, run=run)))
 
 
 def events_of(before: Run, after: Run, now: str) -> list[WebhookEvent]:

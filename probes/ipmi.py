@@ -25,6 +25,10 @@ class IpmiError(Exception):
     """The BMC could not be asked. `str()` says what was tried and what came back."""
 
 
+class IpmiSilent(IpmiError):
+    """The BMC did not answer within the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class SensorRow:
     """One row of `ipmitool sdr elist`: "PSU2 Status | 11h | ok | 10.2 | Presence detected, Failure detected".
@@ -70,7 +74,7 @@ async def run(host: Host, *arguments: str, limit_s: float = 20.0, accept: Collec
         except (ToolMissing, ToolUnkillable):
             raise
         except ToolTimeout:
-            raise IpmiError(f"The BMC did not answer `{command}` within {limit_s:g} s") from None
+            raise IpmiSilent(f"The BMC did not answer `{command}` within {limit_s:g} s") from None
         except ToolError as problem:
             if attempt == ATTEMPTS:
                 raise IpmiError(f"The BMC did not answer `{command}`: {problem}") from problem

@@ -31,6 +31,7 @@ from vetting_agent.errors import (
 )
 from vetting_agent.hold import Hold, Holder, NoHold
 from vetting_agent.key_file import KeyFile
+from vetting_agent.lamps import Lamps
 from vetting_agent.local import Local, Teller
 from vetting_agent.lock import TokenStore
 from vetting_agent.logs import Forwarder, LogBook, Stderr, timestamp
@@ -126,12 +127,14 @@ class Agent:
         )
         # Made before the claim: a hold that a killed agent left is ended even if the run takes no agent any more.
         self._holder = self._make_holder()
+        self._lamps = Lamps(self._host, self._book, settings.state_dir)
         self._heartbeat: Heartbeat | None = None
         self._forwarder: Forwarder | None = None
         self._vetting: asyncio.Task[Ending] | None = None
 
     async def run(self) -> int:
         """To the end; the exit code."""
+        self._lamps.recall()
         self._vetting = vetting = asyncio.create_task(self._vet())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -158,7 +161,7 @@ class Agent:
             self._vetting.cancel()
 
     async def _end(self, ending: Ending) -> None:
-        await self._holder.leave()
+        await asyncio.gather(self._holder.leave(), self._lamps.all_off())
         if self._heartbeat is not None and ending.exit_code == EXIT_DONE:
             with contextlib.suppress(FinalRefusal):
                 await self._heartbeat.last()
@@ -291,6 +294,7 @@ class Agent:
             directives=self._directives,
             executor=executor,
             holder=self._holder,
+            lamps=self._lamps,
             claim_again=self._claimer.once,
             recollect=self._recollect,
         )

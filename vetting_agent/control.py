@@ -19,6 +19,7 @@ from vetting_agent.directives import Action, action_for
 from vetting_agent.errors import Rejected
 from vetting_agent.execution import Executed, Execution, Executor
 from vetting_agent.hold import Holder
+from vetting_agent.lamps import Lamps
 from vetting_agent.logs import LogBook
 from vetting_agent.reporting import Reporter
 from vetting_agent.status import AckStatus, Activity, Alarm, Directive, Directives, StatusBoard
@@ -57,6 +58,7 @@ class Control:
         directives: Directives,
         executor: Executor,
         holder: Holder,
+        lamps: Lamps,
         claim_again: Callable[[], Awaitable[wire.Claim]],
         recollect: Callable[[], Awaitable[list[str] | None]],
     ) -> None:
@@ -66,12 +68,13 @@ class Control:
         self._directives = directives
         self._executor = executor
         self._holder = holder
+        self._lamps = lamps
         self._reporter = Reporter(
             client=client, claim=claim, executor=executor, book=book, claim_again=claim_again, recollect=recollect
         )
         self._execution: Execution | None = None
         self._cancelled_by: Directive | None = None
-        self._seen: dict[str, AckStatus | None] = {}
+        self._seen: dict[str, tuple[AckStatus, str | None] | None] = {}
         self._last_stage: str | None = None
         self._repeats = 0
 
@@ -210,6 +213,9 @@ class Control:
             action = Action.REFUSE
         if action is Action.OPEN_TERMINAL and directive.terminal is None:
             action = Action.REFUSE
+        if action is Action.IDENTIFY:
+            self._identify(directive)
+            return None
         if action is Action.REFUSE:
             self._book.warn(f"directive {directive} is refused: it makes no sense while {activity.value}")
             self._acknowledge(directive, AckStatus.REFUSED)
@@ -226,6 +232,14 @@ class Control:
             return None
         raise _Ended(End.POWER_OFF if action is Action.SHUTDOWN else End.EXIT, directive)
 
+    def _identify(self, directive: Directive) -> None:
+        """Beside whatever runs: a lamp is switched in a task of its own."""
+        order = directive.identify
+        if order is None:
+            self._acknowledge(directive, AckStatus.REFUSED, "the order names no lamp")
+            return
+        self._lamps.switch(order, lambda status, why: self._acknowledge(directive, status, why))
+
     def _cancel(self, directive: Directive) -> None:
         """Kill the stage; the walk goes on to post its result."""
         assert self._execution is not None
@@ -239,17 +253,17 @@ class Control:
     def _can_run(self, stage: str | None) -> bool:
         return stage is not None and (self._executor.named(stage) is not None or stage in self._claim.stages)
 
-    def _acknowledge(self, directive: Directive, status: AckStatus) -> None:
-        if directive.cmd_id is None or self._seen.get(directive.cmd_id) is status:
+    def _acknowledge(self, directive: Directive, status: AckStatus, why: str | None = None) -> None:
+        if directive.cmd_id is None or self._seen.get(directive.cmd_id) == (status, why):
             return
-        self._seen[directive.cmd_id] = status
-        self._board.acknowledge(directive.cmd_id, status)
+        self._seen[directive.cmd_id] = (status, why)
+        self._board.acknowledge(directive.cmd_id, status, why)
 
     def _repeat_ack(self, cmd_id: str) -> None:
         """The server has not heard the acknowledgement, or it is on its way; what is still being done has none yet."""
-        status = self._seen[cmd_id]
-        if status is not None:
-            self._board.acknowledge(cmd_id, status)
+        answer = self._seen[cmd_id]
+        if answer is not None:
+            self._board.acknowledge(cmd_id, *answer)
 
 
 def _override_of(directive: Directive) -> WipeOverride | None:

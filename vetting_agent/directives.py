@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 
 from vetting_agent.status import Activity
-from vetting_agent.wire import ABORT, CANCEL_STAGE, OPEN_TERMINAL, RETRY_STAGE, SHUTDOWN
+from vetting_agent.wire import ABORT, CANCEL_STAGE, IDENTIFY, OPEN_TERMINAL, RETRY_STAGE, SHUTDOWN
 
 
 class Action(Enum):
@@ -16,11 +16,12 @@ class Action(Enum):
     CANCEL = "kill the stage, post its result, power off"
     RETRY = "run the stage once more"
     OPEN_TERMINAL = "open a terminal"
+    IDENTIFY = "switch a lamp"
     SHUTDOWN = "kill what runs, end a hold, power off"
     ABORT = "kill what runs, end a hold, exit 0"
 
 
-_ALWAYS = {SHUTDOWN: Action.SHUTDOWN, ABORT: Action.ABORT}
+_ALWAYS = {SHUTDOWN: Action.SHUTDOWN, ABORT: Action.ABORT, IDENTIFY: Action.IDENTIFY}
 _SOMETIMES: Mapping[tuple[str, Activity], Action] = {
     (CANCEL_STAGE, Activity.RUNNING): Action.CANCEL,
     (RETRY_STAGE, Activity.HOLDING): Action.RETRY,

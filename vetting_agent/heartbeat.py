@@ -73,6 +73,7 @@ class Heartbeat:
             eta_s=status.eta_now_s(now),
             acked_cmd_id=ack.cmd_id if ack else None,
             ack_status=ack.status.value if ack else None,
+            ack_message=ack.message if ack else None,
             dropped_log_lines=self._book.dropped,
         )
 
@@ -95,4 +96,11 @@ class Heartbeat:
 
 
 def _directive(reply: HeartbeatReply) -> Directive:
-    return Directive(reply.cmd, reply.stage or None, reply.override_flags, reply.cmd_id or None, reply.terminal)
+    return Directive(
+        cmd=reply.cmd,
+        stage=reply.stage or None,
+        override_flags=reply.override_flags,
+        cmd_id=reply.cmd_id or None,
+        terminal=reply.terminal,
+        identify=reply.identify,
+    )

@@ -14,7 +14,7 @@ from typing import Protocol
 from probes.host import Host
 from vetting_agent.client import Client
 from vetting_agent.errors import EXIT_CRASHED, EXIT_DONE, BadHoldKey, Rejected, Trouble
-from vetting_agent.hold_key import parse_expiry, parse_key
+from vetting_agent.hold_key import MOST_SITE_KEYS, parse_expiry, parse_key
 from vetting_agent.key_file import KeyFile
 from vetting_agent.lock import default_state_dir
 from vetting_agent.logs import LogBook
@@ -105,7 +105,7 @@ class Hold:
         self._terminals.open(order, answer)
 
     async def leave(self) -> None:
-        """End the terminals, remove the key and close its sessions. Never raises: the agent must come to its end."""
+        """End the terminals, remove the keys and close their sessions. Never raises: the agent must come to its end."""
         await self._terminals.end_all("the hold is over")
         try:
             await leave_hold(self._keys, self._host, self._book.info)
@@ -146,21 +146,37 @@ class Hold:
     def _install(self, reply: HoldReply) -> bool:
         key = parse_key(reply.authorized_key)
         expiry = parse_expiry(reply.expires_at, datetime.now(UTC))
-        return self._keys.install(key, key.line(expiry), time.time())
+        installed = self._keys.install(key, key.line(expiry), time.time())
+        for line in reply.site_keys[:MOST_SITE_KEYS]:
+            self._install_beside(line, expiry)
+        return installed
+
+    def _install_beside(self, line: str, expiry: datetime | None) -> None:
+        """One of the site's keys. One that is no key keeps nobody out who has another."""
+        try:
+            key = parse_key(line)
+            if self._keys.for_key(key).install(key, key.line(expiry), time.time()):
+                self._book.info(f"the site's key {key.fingerprint} is installed beside the run's")
+        except BadHoldKey as problem:
+            self._book.warn(f"a key of the site is refused: {problem}")
+        except OSError as problem:
+            self._book.error(f"a key of the site could not be installed: {problem}")
 
 
 async def leave_hold(keys: KeyFile, host: Host, say: Callable[[str], None]) -> None:
-    """Take the key that is noted as installed out again and close its sessions. Raises BadHoldKey, OSError."""
-    # First the key: no session can begin while those that are there get closed.
-    installed = keys.remove()
-    if installed is None:
-        return
-    async with asyncio.timeout(CLOSE_LIMIT_S):
-        from vetting_agent.hold_sessions import close_sessions
+    """Take the keys that are noted as installed out again and close their sessions. Raises BadHoldKey, OSError."""
+    # First the keys: no session can begin while those that are there get closed.
+    removed = [(one, one.remove()) for one in keys.all_noted()]
+    for place, installed in removed:
+        if installed is None:
+            continue
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            from vetting_agent.hold_sessions import close_sessions
 
-        closed = await close_sessions(host, installed.fingerprint, installed.since)
-    keys.forget()
-    say(f"the hold key is removed; sessions closed: {closed}")
+            closed = await close_sessions(host, installed.fingerprint, installed.since)
+        place.forget()
+        which = f"the site's key {installed.fingerprint}" if place.beside else "the hold key"
+        say(f"{which} is removed; sessions closed: {closed}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from vetting_agent.errors import BadHoldKey
 
 LINE_LIMIT = 16384
+MOST_SITE_KEYS = 64
+"""Of the keys that a host takes beside the run's."""
 RSA_LEAST_BITS = 2048
 RSA_MOST_BITS = 16384
 ED25519_BYTES = 32

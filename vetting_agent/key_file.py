@@ -1,4 +1,4 @@
-"""Puts one line into an authorized_keys file and takes it out again; everything else in the file stays byte for byte.
+"""Puts lines into an authorized_keys file and takes them out again; everything else in the file stays byte for byte.
 
 The file is replaced whole (a temporary file beside it, then a rename), never written in place. Symbolic links are not
 followed, and a folder that somebody else owns is not written to. What was installed is noted in a state file *before*
@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -40,11 +40,25 @@ class KeyFile:
 
     path: Path
     state_dir: Path
+    beside: str = ""
+    """"" for the run's own key; of a key beside it what tells it from others."""
 
     @property
     def state_path(self) -> Path:
-        name = hashlib.sha256(str(self.path.absolute()).encode()).hexdigest()[:16]
-        return self.state_dir / f"hold-{name}.json"
+        return self.state_dir / f"{self._name}{'-' if self.beside else ''}{self.beside}.json"
+
+    @property
+    def _name(self) -> str:
+        return f"hold-{hashlib.sha256(str(self.path.absolute()).encode()).hexdigest()[:16]}"
+
+    def for_key(self, key: HoldKey) -> KeyFile:
+        """The same file, for a key that is put in beside the run's."""
+        return replace(self, beside=hashlib.sha256(key.fingerprint.encode()).hexdigest()[:16])
+
+    def all_noted(self) -> list[KeyFile]:
+        """This file for each key beside the run's that is noted as installed, and at last for the run's own."""
+        names = sorted(path.stem.removeprefix(f"{self._name}-") for path in self.state_dir.glob(f"{self._name}-*.json"))
+        return [*(replace(self, beside=name) for name in names), self]
 
     def installed(self) -> Installed | None:
         """What this or an earlier agent has installed and not removed."""

@@ -62,6 +62,10 @@ class DirectiveView(View, frozen=True, kw_only=True):
     """`waiting`, `done` or `refused`."""
     created_at: str
     acked_at: str | None
+    identify: dict[str, Any] | None = None
+    """Which lamp: `target`, `on`, `seconds`."""
+    answer: str | None = None
+    """Why the agent refused it."""
 
 
 class HoldView(View, frozen=True, kw_only=True):

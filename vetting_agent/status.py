@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from vetting_agent.wire import OverrideFlags, TerminalOrder
+from vetting_agent.wire import IdentifyOrder, OverrideFlags, TerminalOrder
 
 if TYPE_CHECKING:
     from stages.outcome import Finding
@@ -44,6 +44,8 @@ class Ack:
     number: int
     cmd_id: str
     status: AckStatus
+    message: str | None = None
+    """Why it is refused, where the agent can say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,10 @@ class StatusBoard:
         """How far the running stage is."""
         self.now = replace(self.now, progress=fraction, eta_s=eta_s, eta_since=self.clock())
 
-    def acknowledge(self, cmd_id: str, status: AckStatus) -> None:
+    def acknowledge(self, cmd_id: str, status: AckStatus, message: str | None = None) -> None:
         """Have the heartbeat carry this until it is heard."""
         number = self.now.acks_made + 1
-        acks = (*self.now.acks, Ack(number, cmd_id, status))[-ACKS_KEPT:]
+        acks = (*self.now.acks, Ack(number, cmd_id, status, message))[-ACKS_KEPT:]
         self.now = replace(self.now, acks=acks, acks_made=number)
 
 
@@ -112,6 +114,7 @@ class Directive:
     override_flags: OverrideFlags | None = None
     cmd_id: str | None = None
     terminal: TerminalOrder | None = None
+    identify: IdentifyOrder | None = None
 
     def __str__(self) -> str:
         return f"{self.cmd} {self.stage}" if self.stage else self.cmd

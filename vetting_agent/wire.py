@@ -28,6 +28,7 @@ RETRY_STAGE = "retry_stage"
 SHUTDOWN = "shutdown"
 ABORT = "abort"
 OPEN_TERMINAL = "open_terminal"
+IDENTIFY = "identify"
 
 FEATURE_EVIDENCE = "evidence"
 FEATURE_IPERF_SLOT = "iperf_slot"
@@ -104,6 +105,7 @@ class HeartbeatRequest(Message, frozen=True, kw_only=True):
     eta_s: float | None = None
     acked_cmd_id: str | None = None
     ack_status: str | None = None
+    ack_message: str | None = None
     dropped_log_lines: int | None = None
 
 
@@ -128,6 +130,15 @@ class TerminalOrder(Message, frozen=True, kw_only=True):
         return f"TerminalOrder({self.session})"
 
 
+class IdentifyOrder(Message, frozen=True, kw_only=True):
+    """What `identify` needs to know. `target`: `host`, or a disk as `disk:SERIAL`."""
+
+    target: str
+    on: bool = True
+    seconds: float = 900.0
+    """How long the lamp stays lit."""
+
+
 class TerminalMessage(Message, frozen=True, kw_only=True, omit_defaults=True):
     """A text message of a terminal's stream; what is typed and shown goes as binary messages."""
 
@@ -146,6 +157,7 @@ class HeartbeatReply(Message, frozen=True, kw_only=True):
     override_flags: OverrideFlags | None = None
     cmd_id: str | None = None
     terminal: TerminalOrder | None = None
+    identify: IdentifyOrder | None = None
 
 
 class Sample(Message, frozen=True, kw_only=True):
@@ -222,6 +234,8 @@ class HoldRequest(Message, frozen=True, kw_only=True):
 class HoldReply(Message, frozen=True, kw_only=True):
     authorized_key: str
     expires_at: str | None = None
+    site_keys: list[str] = []
+    """Keys of the site's own people, installed and removed with the run's."""
 
 
 class IperfSlotRequest(Message, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -65,6 +66,8 @@ class Accounts:
     store: Store
     first_code: str | None = None
     """Opens the page that makes the first admin, while there is no user. Never stored."""
+    now: Callable[[], str] = now_text
+    """The clock that sessions and tokens end by."""
     _hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HASHES_AT_ONCE))
     _nobody: str | None = None
 
@@ -135,7 +138,7 @@ class Accounts:
         user = await self.store.document(User, name) if NAME.fullmatch(name) else None
         if not await self._verified(user.password_hash if user else None, password) or user is None:
             return None
-        secret, now = new_token(), now_text()
+        secret, now = new_token(), self.now()
         session = Session(key=hash_of(secret), user=name, created_at=now, used_at=now, address=address)
 
         def work(transaction: Transaction) -> None:
@@ -149,7 +152,7 @@ class Accounts:
 
     async def session_of(self, secret: str, *, touch: bool = True) -> tuple[Session, User] | None:
         """The session that this cookie opens, and whose it is; None when it is over."""
-        session, now = await self.store.document(Session, hash_of(secret)), now_text()
+        session, now = await self.store.document(Session, hash_of(secret)), self.now()
         if session is None or not _is_alive(session, now):
             return None
         user = await self.store.document(User, session.user)
@@ -177,7 +180,7 @@ class Accounts:
             raise Refusal(422, "bad_name", "A token's name has 1 to 64 printable characters")
         if days is not None and not 1 <= days <= 3650:
             raise Refusal(422, "bad_expiry", "A token is valid for 1 to 3650 days")
-        secret, now = TOKEN_PREFIX + new_token(), now_text()
+        secret, now = TOKEN_PREFIX + new_token(), self.now()
         expires_at = None if days is None else later(now, days * 86400.0)
         token = ApiToken(
             key=hash_of(secret), name=name, role=role, created_at=now, created_by=by, expires_at=expires_at
@@ -193,7 +196,7 @@ class Accounts:
         token = await self.store.document(ApiToken, hash_of(secret))
         if token is None or not matches(secret, token.key):
             return None
-        return None if token.expires_at is not None and token.expires_at <= now_text() else token
+        return None if token.expires_at is not None and token.expires_at <= self.now() else token
 
     async def revoke_token(self, key: str) -> ApiToken:
         """`key`: the token's hash, or its first 12 digits."""

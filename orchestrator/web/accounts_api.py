@@ -48,18 +48,18 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
 
 
-class _NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     role: str
     password: str
 
 
-class _ChangedUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChangedUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: str | None = None
     password: str | None = None
 
 
-class _WantedToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WantedToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     role: str
     days: int | None = None
@@ -86,14 +86,14 @@ class AccountsApi:
         return json_reply([_user_view(one) for one in await self.accounts.users()])
 
     async def add_user(self, request: Request) -> Response:
-        wanted = decoded(_NewUser, await body_of(request, BODY_BYTES))
+        wanted = decoded(NewUser, await body_of(request, BODY_BYTES))
         adding = self.accounts.add_user(wanted.name, wanted.role, wanted.password, by=LOCAL)
         who = local_who(correlation_of(request))
         user = await audited(self.accounts, who, "add user", wanted.name[:64], wanted.role[:16], adding)
         return json_reply(_user_view(user), 201)
 
     async def change_user(self, request: Request) -> Response:
-        name, wanted = request.path_params["name"], decoded(_ChangedUser, await body_of(request, BODY_BYTES))
+        name, wanted = request.path_params["name"], decoded(ChangedUser, await body_of(request, BODY_BYTES))
         changing = self.accounts.change_user(name, role=wanted.role, password=wanted.password)
         act = "change role" if wanted.role else "change password"
         user = await audited(
@@ -111,7 +111,7 @@ class AccountsApi:
         return json_reply([_token_view(one) for one in await self.accounts.tokens()])
 
     async def add_token(self, request: Request) -> Response:
-        wanted = decoded(_WantedToken, await body_of(request, BODY_BYTES))
+        wanted = decoded(WantedToken, await body_of(request, BODY_BYTES))
         making = self.accounts.new_token(wanted.name, wanted.role, wanted.days, by=LOCAL)
         who = local_who(correlation_of(request))
         token, secret = await audited(self.accounts, who, "create token", wanted.name[:64], wanted.role[:16], making)

@@ -1,4 +1,5 @@
-"""The fleet as rows: one a host, its newest run. Kept rendered, so that a page or a stream costs what has changed.
+"""The fleet as rows: one a host, its newest run, and an older one while it lives. Kept rendered, so that a page or a
+stream costs what has changed.
 
 A row's HTML carries what changes seldom. What every heartbeat changes (last call, progress, hottest sensor) travels as
 a `Beat`, a handful of numbers, and the page puts it in place.
@@ -114,8 +115,7 @@ class FleetBoard:
             return
         self._made_at = now
         self._version += 1
-        newest = {run.host: run for run in self.service.store.runs()}  # oldest first: the last one stays
-        runs = {run.run_id: run for run in newest.values()}
+        runs = {run.run_id: run for run in shown_runs(self.service.store.runs())}
         for run_id in self._kept.keys() - runs.keys():
             del self._kept[run_id]
             self._gone[run_id] = self._version
@@ -166,6 +166,25 @@ class FleetBoard:
         if run.awaited_stage is None:
             return status.last_seen_at, None, None, value, key, None
         return status.last_seen_at, status.progress, status.eta_s, value, key, status.elapsed_s
+
+
+def shown_runs(runs: Iterable[Run]) -> list[Run]:
+    """Of each host name the newest run, and older ones that a newer one must not hide. `runs`: the oldest first.
+
+    Two machines may go by one name, and a run may be made for a host that an older one still holds: what is alive is
+    shown until a run with the same MAC address has come after it.
+    """
+    by_name: dict[str, list[Run]] = {}
+    for run in runs:
+        others = by_name.setdefault(run.host, [])
+        others[:] = [one for one in others if _is_live(one) and one.mac != run.mac]
+        others.append(run)
+    return [run for others in by_name.values() for run in others]
+
+
+def _is_live(run: Run) -> bool:
+    """Whether a machine belongs to it: one that nobody has claimed has none, and gives way."""
+    return run.instance_id is not None and not run.is_over and not run.is_completed
 
 
 def alive_of(service: AgentService, run: Run, now: float) -> Liveness:

@@ -40,6 +40,7 @@ class ProfilePages:
             Route("/profiles", pages.guarding(needs("operator", self.make)), methods=["POST"]),
             Route("/profiles/{name}", pages.guarding(needs("viewer", self.show_one)), methods=["GET"]),
             Route("/profiles/{name}", pages.guarding(needs("operator", self.save)), methods=["POST"]),
+            Route("/profiles/{name}/remove", pages.guarding(needs("operator", self.remove)), methods=["POST"]),
         ]
 
     async def show(self, request: Request) -> Response:
@@ -74,6 +75,10 @@ class ProfilePages:
         except BadProfile as bad:
             return await self._page(request, name, text, bad.problems, base=number, status=422)
         return RedirectResponse(f"/profiles/{quote(name)}", 303)
+
+    async def remove(self, request: Request) -> Response:
+        await self.hosts.remove_profile(request.path_params["name"], who_asks(request))
+        return RedirectResponse("/profiles", 303)
 
     async def _page(
         self, request: Request, name: str, text: str, problems: list[Problem], *, base: int, status: int = 200

@@ -25,7 +25,7 @@ from orchestrator.web.hold_files import take_key
 from orchestrator.web.pages import Pages, form_of, one_of
 from orchestrator.web.run_pages import run_of
 from orchestrator.wipes import STAGE, WipeTicket, disks_of, new_ticket, use_ticket
-from vetting_agent.wire import RETRY_STAGE
+from vetting_agent.wire import IDENTIFY, RETRY_STAGE, IdentifyOrder
 
 SIMPLE = frozenset({RETRY_STAGE, "cancel_stage", "shutdown", "abort"})
 
@@ -39,6 +39,7 @@ class RunActs:
         one = "/runs/{run_id}"
         endpoints = {
             f"{one}/order": self.order,
+            f"{one}/identify": self.identify,
             f"{one}/release": self.release,
             f"{one}/again": self.again,
             f"{one}/wipe": self.ask_wipe,
@@ -66,6 +67,13 @@ class RunActs:
         directive = await self.acts.order(run.run_id, Ordered(cmd, stage), asker(request))
         if directive.status == "done":
             return self._told(request, f"{described(directive)}: done, no agent is there to be asked", tone="good")
+        return self._told(request, f"{described(directive)}: asked, not yet acknowledged by the agent")
+
+    async def identify(self, request: Request) -> Response:
+        """A lamp on or off; the page shows it lit when the agent has said so."""
+        run, form = self._run(request), await form_of(request)
+        lamp = IdentifyOrder(target=one_of(form, "target"), on=one_of(form, "on") != "false")
+        directive = await self.acts.order(run.run_id, Ordered(IDENTIFY, identify=lamp), asker(request))
         return self._told(request, f"{described(directive)}: asked, not yet acknowledged by the agent")
 
     async def release(self, request: Request) -> Response:

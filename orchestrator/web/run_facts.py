@@ -10,8 +10,10 @@ from typing import Any
 
 from orchestrator.agent_service import AgentService
 from orchestrator.clock import now_text
+from orchestrator.lamps import HOST, Lamp, lamp_of
 from orchestrator.liveness import Liveness
 from orchestrator.run_record import Run
+from orchestrator.site_keys import SiteKey
 from orchestrator.store import EvidenceRecord
 from orchestrator.views import view_of
 from orchestrator.waivers import Waiver, is_waivable
@@ -48,6 +50,7 @@ class DiskCard:
     findings: tuple[str, ...]
     measurements: tuple[WireMeasurement, ...]
     map: DiskMap | None
+    lamp: Lamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ class RunFacts:
     """Other runs of the same host, the newest first."""
     waivers: tuple[Waiver, ...]
     key_taken: KeyTaken | None
+    has_lamps: bool
+    """Whether anybody is there to switch one."""
+    host_lamp: Lamp
+    site_keys: tuple[SiteKey, ...]
+    """What opens the held host beside the run's key."""
 
     @property
     def first_open(self) -> str | None:
@@ -98,7 +106,8 @@ async def facts_of(service: AgentService, run: Run, maps: MapCache) -> RunFacts:
     alive = alive_of(service, run, time.monotonic())
     waivers = [one for one in await store.documents(Waiver) if one.mac == run.mac or one.run_id == run.run_id]
     evidence = await store.evidence(run.run_id)
-    findings = _findings(view, waivers, now_text())
+    now = now_text()
+    findings = _findings(view, waivers, now)
     siblings = [one for one in store.runs() if one.host == run.host and one.run_id != run.run_id]
     return RunFacts(
         run=run,
@@ -106,11 +115,14 @@ async def facts_of(service: AgentService, run: Run, maps: MapCache) -> RunFacts:
         group=group_of(run, alive),
         alive=alive,
         findings=tuple(findings),
-        disks=tuple(_disks(view, findings, await maps.of(service, run, evidence))),
+        disks=tuple(_disks(run, view, findings, await maps.of(service, run, evidence), now)),
         evidence=tuple(evidence),
         siblings=tuple(reversed(siblings))[:20],
         waivers=tuple(waivers),
         key_taken=await store.document(KeyTaken, str(run.run_id)),
+        has_lamps=run.expects_calls,
+        host_lamp=lamp_of(run, HOST, now),
+        site_keys=service.site_keys,
     )
 
 
@@ -146,7 +158,9 @@ def _shown(finding: ReportFinding, stages: Sequence[str], waivers: Sequence[Waiv
     )
 
 
-def _disks(view: RunView, findings: Sequence[ShownFinding], maps: Mapping[str, DiskMap]) -> Iterable[DiskCard]:
+def _disks(
+    run: Run, view: RunView, findings: Sequence[ShownFinding], maps: Mapping[str, DiskMap], now: str
+) -> Iterable[DiskCard]:
     listed = (view.inventory or {}).get("disks")
     measured = [one for stage in view.stages if stage.summary for one in stage.summary.measurements]
     for facts in listed if isinstance(listed, list) else ():
@@ -161,6 +175,7 @@ def _disks(view: RunView, findings: Sequence[ShownFinding], maps: Mapping[str, D
             findings=tuple(one.finding.message for one in about),
             measurements=tuple(one for one in measured if one.component == component),
             map=maps.get(component),
+            lamp=lamp_of(run, component, now),
         )
 
 

@@ -24,6 +24,7 @@ TONES = {"alert": "fail", "holding": "fail", "running": "running", "waiting": ""
 STATES = {"FailedHolding": "Failed, held", "InventoryCheck": "Inventory", "SpecValidate": "Spec check"}
 ORDERS = {
     "retry_stage": "Retry",
+    "identify": "Identify",
     "cancel_stage": "Cancel",
     "shutdown": "Shutdown",
     "abort": "Abort",

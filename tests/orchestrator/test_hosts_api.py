@@ -138,6 +138,39 @@ def test_a_profile_is_learnt_edited_compared_and_used(served: Served, tmp_path: 
     assert next_agent.run_id < held.run_id
 
 
+def test_a_profile_is_removed_when_nothing_goes_by_it(served: Served) -> None:
+    api = served.operator
+    for text in ("peers: warning\n", "peers: error\n"):
+        assert api.post("/profiles/old", json={"text": text}).is_success
+    assert api.post("/hosts", json={"name": "by-old", "profile": "old"}).is_success
+    run = served.create(host="by-old", stages=["SMART"])
+    answer = api.delete("/profiles/old")
+    assert refused(answer) == (409, "profile_in_use")
+    assert f"run {run.run_id}; host by-old" in answer.json()["error"]["message"]
+    assert api.delete("/hosts/by-old").is_success
+    assert refused(api.delete("/profiles/old")) == (409, "profile_in_use")
+    assert api.post(f"/runs/{run.run_id}/release").is_success
+    assert api.put("/unknown-hosts", json={"policy": "accept", "profile": "old"}).is_success
+    assert "unknown hosts" in api.delete("/profiles/old").json()["error"]["message"]
+    assert api.put("/unknown-hosts", json={"policy": "refuse"}).is_success
+    assert api.delete("/profiles/old").is_success
+    assert refused(api.get("/profiles/old")) == (404, "no_such_profile")
+    assert refused(api.delete("/profiles/old")) == (404, "no_such_profile")
+    told = [one["outcome"] for one in api.get("/audit").json() if one["act"] == "remove profile"]
+    assert told == ["refused: no_such_profile", "done", *["refused: profile_in_use"] * 3]
+
+
+def test_a_removed_profiles_versions_never_come_again(served: Served) -> None:
+    api = served.operator
+    api.post("/profiles/twice", json={"text": "peers: warning\n"})
+    api.delete("/profiles/twice")
+    made = api.post("/profiles/twice", json={"text": "peers: off\n", "base": 0}).json()
+    assert made["version"] == 2
+    assert [one["version"] for one in api.get("/profiles/twice/versions").json()] == [2]
+    assert api.delete("/profiles/twice").is_success
+    assert api.post("/profiles/twice", json={"text": "peers: off\n"}).json()["version"] == 3
+
+
 def test_profiles_that_cannot_be_kept_or_found(served: Served) -> None:
     api = served.operator
     assert refused(saved_profile(served, "b ad")) == (422, "malformed")

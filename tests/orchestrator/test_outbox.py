@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from orchestrator.clock import later, now_text, seconds_between
-from orchestrator.outbox import FAILED, MOST_FAILED, Delivery
+from orchestrator.metrics import text_of
+from orchestrator.outbox import FAILED, MOST_FAILED, PENDING, Delivery
 from orchestrator.run_record import Run
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.store import Transaction
@@ -37,6 +40,37 @@ async def test_an_event_goes_to_each_receiver_under_one_id(tmp_path: Path) -> No
     assert (to_a.event_id, body_a) == (to_b.event_id, body_b)
     await store.write(lambda transaction: transaction.outbox.delivered(to_a))
     assert ([], [to_b]) == (await _all(store, A), await _all(store, B))
+    await store.close()
+
+
+async def test_totals_by_receiver_and_state_for_the_metrics(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "db", (A, B))
+    old, new = later(now_text(), -3600), now_text()
+    for moment in (old, new):
+        await store.write(lambda transaction, moment=moment: transaction.outbox.add(_event(now=moment)))
+    (first, _), _ = await store.outbox.due(B, now_text(), 10)
+    await store.write(lambda transaction: transaction.outbox.put(replace(first, state=FAILED)))
+    assert [(one.receiver, one.state, one.number, one.oldest_at) for one in await store.outbox.totals()] == [
+        (A, PENDING, 2, old),
+        (B, FAILED, 1, old),
+        (B, PENDING, 1, new),
+    ]
+    page = (await text_of(store)).decode()
+    assert f'vetting_webhook_pending{{receiver="{name_of(A)}"}} 2.0' in page
+    assert f'vetting_webhook_failed{{receiver="{name_of(B)}"}} 1.0' in page
+    (age,) = re.findall(rf'vetting_webhook_oldest_pending_seconds{{receiver="{name_of(A)}"}} (\S+)', page)
+    assert 3600 <= float(age) < 7200
+    assert "key=1" not in page, "a URL may be a secret"
+    await store.close()
+
+
+async def test_an_event_links_to_the_runs_page(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "db", (A,))
+    for console_url in (None, "https://vetting.example/"):
+        store.link_to(console_url)
+        await store.write(lambda transaction: transaction.outbox.add(_event()))
+    bodies = [json.loads(body) for _, body in await store.outbox.due(A, now_text(), 10)]
+    assert [one["data"]["run"]["url"] for one in bodies] == [None, "https://vetting.example/runs/1"]
     await store.close()
 
 

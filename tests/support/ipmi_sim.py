@@ -17,6 +17,8 @@ from pathlib import Path
 from tests.support.stand_ins import StandIns
 
 WATTS_A_STEP = 4
+CHASSIS_LOG = "chassis.log"
+"""In the BMC's folder: what it was told to do with its chassis, a line each, "0x20 set identify 240 0"."""
 CONFIGURATION = """name "sim"
 set_working_mc 0x20
   startlan 1
@@ -28,6 +30,7 @@ set_working_mc 0x20
     allowed_auths_admin none md2 md5 straight
     guid a123456789abcdefa123456789abcdef
   endlan
+  chassis_control "{chassis} 0x20"
   user 2 true "admin" "admin" admin 10 none md2 md5 straight
 """
 
@@ -89,7 +92,10 @@ def simulated_bmc(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "lan.conf").write_text(CONFIGURATION.format(port=port))
+    chassis = folder / "chassis"
+    chassis.write_text(f'#!/bin/sh\necho "$@" >>{folder / CHASSIS_LOG}\n')
+    chassis.chmod(0o755)
+    (folder / "lan.conf").write_text(CONFIGURATION.format(port=port, chassis=chassis))
     (folder / "sim.emu").write_text(_emulation(supplies, redundancy=redundancy))
     tool = shutil.which("ipmitool")
     way = ["-I", "lan", "-H", "127.0.0.1", "-p", str(port), "-U", "admin", "-P", "admin"]

@@ -17,6 +17,7 @@ from tests.support.tls_proxy import TlsProxy
 from tests.terminal.conftest import Hold
 from tests.terminal.rig import evidence_of
 from tests.terminal.test_failures import as_orchestrator, assert_told_alike, ordered, silent_host
+from tests.terminal.test_terminal import SILENCE_S, silences_of
 from tests.walk.rig import Orchestrator, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -103,6 +104,24 @@ def test_an_operator_works_resizes_leaves_and_comes_again(hold: Hold, users: Non
         type_line(page, "echo ag$((0))in")
         see(page, "ag0in")
         assert tab.complaints == []
+
+
+def test_a_flood_on_the_screen_stops_no_heartbeat_and_can_be_interrupted(
+    hold: Hold, users: None, browser: Browser
+) -> None:
+    console = hold.orchestrator.facts["console_url"]
+    with tab_of(browser) as tab:
+        page = terminal_of(tab, console, hold.run_id)
+        wait_state(page, "ready")
+        type_line(page, "yes flooded")
+        see(page, "flooded")
+        silences = silences_of(hold, 6.0)
+        page.keyboard.press("Control+c")
+        type_line(page, "clear; echo aft$((1))r")
+        see(page, "aft1r")
+        assert tab.complaints == []
+    assert hold.orchestrator.run(hold.run_id)["stalled"] is False
+    assert max(silences) < SILENCE_S, silences
 
 
 def test_a_logout_ends_the_terminal(hold: Hold, users: None, browser: Browser) -> None:

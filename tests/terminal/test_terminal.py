@@ -15,8 +15,11 @@ import pytest
 from tests.terminal.conftest import Hold, holding
 from tests.terminal.rig import end, evidence_of, held, mint, open_terminal, opening, shown_in, socket_with
 from tests.walk.rig import Orchestrator, wait_for
+from vetting_agent.terminal_session import SILENCE_S as SILENCE_LIMIT_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
+SILENCE_S = 4.0
+"""How old a heartbeat may become under a flood; the interval is 0.3 s."""
 STEPS = ["browser_socket", "open_sent", "node_stream", "pty"]
 
 
@@ -132,10 +135,22 @@ async def test_a_flood_keeps_heartbeats_and_memory_and_an_interrupt_is_felt(hold
         await desk.ask("echo aft$((1))r", "aft1r")
         assert time.monotonic() - asked < 5.0
     assert flooded > 2**17  # more than the window: it goes on
-    assert max(silences) < 4.0, silences  # the interval is 0.3 s
+    assert max(silences) < SILENCE_S, silences
     assert all(grown < 12 for grown in (b - a for a, b in zip(before, after, strict=True))), (before, after)
     _, recording = evidence_of(hold.orchestrator, hold.run_id, desk.session)
     assert sum(len(str(line)) for line in recording) < 12 * 2**20
+
+
+async def test_an_operator_who_only_thinks_keeps_the_shell(hold: Hold) -> None:
+    """Nothing typed and nothing shown for longer than the agent bears a silent server."""
+    async with open_terminal(hold.orchestrator, hold.run_id) as desk:
+        await desk.ask("echo re$((1))dy", "re1dy")
+        reading = asyncio.ensure_future(desk.until("ended", 600))
+        await asyncio.wait({reading}, timeout=SILENCE_LIMIT_S + 8)
+        assert not reading.done(), desk.told
+        reading.cancel()
+        await asyncio.wait({reading})
+        await desk.ask("echo st$((1))ll", "st1ll")
 
 
 async def test_an_operator_who_does_not_read_stops_the_flood_and_nothing_else(hold: Hold) -> None:

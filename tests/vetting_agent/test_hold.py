@@ -110,6 +110,37 @@ async def test_a_final_refusal_ends_the_keeping(tmp_path: Path, host: Host) -> N
             await it.hold.keep()
 
 
+SITE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO2G2GIVc3cTnb15UVxp16m8HfRwzvQbiiS5oK4djj0X night-shift"
+
+
+async def test_keys_of_the_site_come_and_go_with_the_runs(tmp_path: Path, host: Host) -> None:
+    expiry = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    bad = [f"no-pty {SITE}", "ssh-ed25519 AAAA", SITE + "\n" + SITE]
+    server = FakeOrchestrator(hold_key={"authorized_key": GOOD, "expires_at": expiry, "site_keys": [*bad, SITE, SITE]})
+    async with held(tmp_path, host, server) as it:
+        it.keys.path.parent.mkdir(parents=True)
+        it.keys.path.write_text("ssh-rsa AAAA theirs")
+        await it.until("the hold key is installed")
+        lines = it.keys.path.read_text().splitlines()
+        assert [line.split()[-1] for line in lines[:1]] == ["theirs"]
+        assert [line.split()[2] for line in lines[1:]] == [GOOD.split()[1], SITE.split()[1]]
+        assert all(line.startswith('expiry-time="') for line in lines[1:])
+        assert it.said.count("a key of the site is refused") == len(bad)
+        await it.hold.leave()
+        assert it.keys.path.read_text() == "ssh-rsa AAAA theirs"
+        assert list(it.keys.state_dir.iterdir()) == []
+
+
+async def test_a_key_of_the_site_that_was_there_before_stays(tmp_path: Path, host: Host) -> None:
+    server = FakeOrchestrator(hold_key={"authorized_key": GOOD, "site_keys": [SITE]})
+    async with held(tmp_path, host, server) as it:
+        it.keys.path.parent.mkdir(parents=True)
+        it.keys.path.write_text(SITE + "\n")
+        await it.until("the hold key is installed")
+        await it.hold.leave()
+        assert it.keys.path.read_text() == SITE + "\n"
+
+
 def test_logins_in_real_lines_of_sshd() -> None:
     lines = [
         "Accepted publickey for root from 192.0.2.7 port 50022 ssh2: ED25519 SHA256:abc/def+1",
@@ -193,6 +224,24 @@ async def test_sessions_of_the_key_are_closed_and_those_of_other_keys_stay(
 
 
 @pytest.mark.root
+async def test_a_key_of_the_site_opens_the_held_host_and_nothing_afterwards(
+    tmp_path: Path, host: Host, sshd: Sshd
+) -> None:
+    run_key, site = sshd.key("run"), sshd.key("site")
+    server = FakeOrchestrator(hold_key={"authorized_key": run_key, "site_keys": [site]})
+    async with held(tmp_path, host, server) as it:
+        await it.until("the hold key is installed")
+        session = await asyncio.to_thread(sshd.session, "site")
+        try:
+            assert sshd.login("run")
+            await it.hold.leave()
+            assert await asyncio.to_thread(session.wait, 30) != 0
+            assert not sshd.login("site")
+        finally:
+            ended(session)
+
+
+@pytest.mark.root
 async def test_sshd_understands_the_expiry_that_is_written(tmp_path: Path, host: Host, sshd: Sshd) -> None:
     run_key = sshd.key("run")
     key = parse_key(run_key)
@@ -215,6 +264,8 @@ def test_a_killed_agent_is_cleaned_up_after(tmp_path: Path, sshd: Sshd, stand_in
     keys.path.write_text("ssh-rsa AAAA me")
     key = parse_key(run_key)
     keys.install(key, key.line(None), time.time())
+    site = parse_key(sshd.key("site"))
+    keys.for_key(site).install(site, site.line(None), time.time())
     session = sshd.session("run")
     try:
         argv = [sys.executable, "-m", "vetting_agent", "hold-clean"]

@@ -26,7 +26,7 @@ from orchestrator.tokens import hash_of
 from orchestrator.web import disk_maps
 from orchestrator.web.accounts import ABSOLUTE_S, IDLE_S, Accounts, ApiToken, Session
 from orchestrator.web.disk_maps import maps_in
-from orchestrator.web.fleet import FleetBoard, natural
+from orchestrator.web.fleet import FleetBoard, natural, shown_runs
 from orchestrator.web.throttle import FAILURES_OF_ADDRESS, FAILURES_OF_NAME, WINDOW_S, Throttle
 from orchestrator.web.words import json_text
 from orchestrator.wipes import WipeDisk, WipeTicket, disks_of, use_ticket
@@ -158,6 +158,26 @@ async def test_a_row_is_made_again_only_when_it_changed(tmp_path: Path) -> None:
     assert (list(delta.html), delta.gone) == ([2, 3], [1])
     assert board.since("elsewhere.7").html.keys() == {2, 3}
     await store.close()
+
+
+def machine(run_id: int, mac: str | None, **facts: Any) -> Run:
+    instance = None if mac is None else f"agent-{run_id}"
+    return replace(RUN, run_id=run_id, host="twin", mac=mac, instance_id=instance, **facts)
+
+
+def test_two_machines_of_one_name_are_both_shown_while_they_live() -> None:
+    one, other = machine(1, "52:54:00:00:00:01"), machine(2, "52:54:00:00:00:02")
+    assert [run.run_id for run in shown_runs([one, other])] == [1, 2]
+    assert [run.run_id for run in shown_runs([one, other, machine(3, one.mac)])] == [2, 3]
+    assert [run.run_id for run in shown_runs([replace(one, state="Completed"), other])] == [2]
+
+
+def test_a_run_that_waits_hides_no_held_one_and_gives_way_itself() -> None:
+    held = machine(1, "52:54:00:00:00:01", state="FailedHolding")
+    waiting, again = machine(2, None), machine(3, None)
+    assert [run.run_id for run in shown_runs([held, waiting])] == [1, 2]
+    assert [run.run_id for run in shown_runs([held, waiting, again])] == [1, 3]
+    assert [run.run_id for run in shown_runs([held, waiting, machine(3, held.mac)])] == [3]
 
 
 def test_names_are_sorted_as_people_count() -> None:
