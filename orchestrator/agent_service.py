@@ -29,7 +29,7 @@ from orchestrator.keeping import keep
 from orchestrator.peers import late_findings, peer_findings
 from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
-from orchestrator.run_record import RELEASED, Run, normal_mac
+from orchestrator.run_record import RELEASED, Directive, Run, normal_mac
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
 from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
 from orchestrator.steps import (
@@ -167,27 +167,38 @@ class AgentService:
     async def heartbeat(self, caller: Caller, request: HeartbeatRequest) -> HeartbeatReply:
         await self._admit(caller, last_words=True)
 
-        def keep_status(transaction: Transaction, _step: Step, now: str) -> None:
-            transaction.put_status(caller.run.run_id, _status_of(request, now))
-
-        event = Beat(request.acked_cmd_id, request.ack_status)
-        step = await self.apply(caller.run.run_id, event, caller=caller, also=keep_status)
+        run_id = caller.run.run_id
+        directive = await self._beat(caller, request)
         if self.terminals is not None:
-            self.terminals.heard(caller.run.run_id, request.acked_cmd_id, request.ack_status)
-        if step.directive is None:
-            order = self.terminals.reply_for(caller.run.run_id) if self.terminals is not None else None
+            self.terminals.heard(run_id, request.acked_cmd_id, request.ack_status)
+        if directive is None:
+            order = self.terminals.reply_for(run_id) if self.terminals is not None else None
             return order or HeartbeatReply()
         return HeartbeatReply(
-            cmd=step.directive.cmd,
-            stage=step.directive.stage,
-            override_flags=step.directive.override_flags,
-            cmd_id=step.directive.cmd_id,
+            cmd=directive.cmd,
+            stage=directive.stage,
+            override_flags=directive.override_flags,
+            cmd_id=directive.cmd_id,
         )
+
+    async def _beat(self, caller: Caller, request: HeartbeatRequest) -> Directive | None:
+        """Keep what the heartbeat says; the order that it takes back with it."""
+        run_id = caller.run.run_id
+        if request.acked_cmd_id is None and not caller.run.has_orders:  # nothing to decide: nearly all of them
+            await self.store.keep_status(run_id, _status_of(request, now_text()))
+            self.pulse.touch(run_id)
+            return None
+
+        def keep_status(transaction: Transaction, _step: Step, now: str) -> None:
+            transaction.put_status(run_id, _status_of(request, now))
+
+        event = Beat(request.acked_cmd_id, request.ack_status)
+        return (await self.apply(run_id, event, caller=caller, also=keep_status)).directive
 
     async def sensor(self, caller: Caller, request: SensorRequest) -> Empty:
         await self._admit(caller, last_words=True)
         run_id, now = caller.run.run_id, now_text()
-        await self.store.write(lambda transaction: transaction.add_samples(run_id, request.samples, now))
+        await self.store.keep_samples(run_id, request.samples, now)
         self.pulse.sampled(run_id, request.samples, now)
         return Empty()
 
@@ -204,7 +215,7 @@ class AgentService:
         if any(line.seq is not None and not 0 < line.seq < MAX_SEQ for line in request.lines):
             raise Refusal(422, "malformed", "seq counts up from 1")
         run_id, instance = caller.run.run_id, caller.instance_id or caller.run.instance_id or ""
-        await self.store.write(lambda transaction: transaction.add_log_lines(run_id, instance, request.lines))
+        await self.store.keep_log_lines(run_id, instance, request.lines)
         self.pulse.touch(run_id)
         return Empty()
 

@@ -16,6 +16,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
@@ -59,18 +60,23 @@ def answering_errors(endpoint: Endpoint) -> Endpoint:
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except Refusal as refusal:
-            return error_reply(request, refusal.status, refusal.code, refusal.message)
-        except StoreFailed as problem:
-            log.warning("%s %s: the store failed: %s", request.method, request.url.path, problem)
-            return error_reply(request, 503, "store_failed", "The database did not take it; try again")
-        except ClientDisconnect:
-            return error_reply(request, 400, "disconnected", "The caller went away")
-        except Exception:
-            log.exception("%s %s failed", request.method, request.url.path)
-            return error_reply(request, 500, "internal", "A fault of the orchestrator; its log has the details")
+        except Exception as problem:
+            return answer_to(problem, request)
 
     return answer
+
+
+def answer_to(problem: Exception, request: Request) -> Response:
+    """What a call gets that ended with this exception, which is logged where it is the server's own trouble."""
+    if isinstance(problem, Refusal):
+        return error_reply(request, problem.status, problem.code, problem.message)
+    if isinstance(problem, StoreFailed):
+        log.warning("%s %s: the store failed: %s", request.method, request.url.path, problem)
+        return error_reply(request, 503, "store_failed", "The database did not take it; try again")
+    if isinstance(problem, ClientDisconnect):
+        return error_reply(request, 400, "disconnected", "The caller went away")
+    log.error("%s %s failed", request.method, request.url.path, exc_info=problem)
+    return error_reply(request, 500, "internal", "A fault of the orchestrator; its log has the details")
 
 
 async def http_exception(request: Request, problem: Exception) -> Response:
@@ -82,21 +88,29 @@ async def http_exception(request: Request, problem: Exception) -> Response:
 
 async def body_of(request: Request, limit: int) -> bytes:
     """The whole body. Raises Refusal 422 when it is larger than `limit`, 503 when it takes too long."""
+    return await body_from(request.receive, limit)
+
+
+async def body_from(receive: Receive, limit: int) -> bytes:
+    """The same without a Request. Raises ClientDisconnect too."""
     chunks: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout(BODY_TIME_S):
-            async for chunk in request.stream():
+            while more and size <= DRAIN_LIMIT_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
                 size += len(chunk)
                 if size <= limit:
                     chunks.append(chunk)
-                elif size > DRAIN_LIMIT_BYTES:
-                    break
     except TimeoutError:
         raise Refusal(503, "too_slow", f"The body did not arrive within {BODY_TIME_S:.0f} s") from None
     if size > limit:
         raise Refusal(422, "too_large", f"The body has more than the {limit} bytes allowed here")
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def decoded(kind: type[T], body: bytes) -> T:

@@ -177,6 +177,11 @@ class Run(Record, frozen=True, kw_only=True):
         return tuple(one for one in self.directives if one.is_open)
 
     @property
+    def has_orders(self) -> bool:
+        """Whether one is open."""
+        return any(one.is_open for one in self.directives)
+
+    @property
     def expects_calls(self) -> bool:
         """Whether a host should be calling: silence then means trouble."""
         return self.instance_id is not None and not self.is_over and not self.powered_off

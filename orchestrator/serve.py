@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from orchestrator.cli_text import complain, say
-from orchestrator.listeners import CannotServe
+from orchestrator.event_loop import run_fast
+from orchestrator.listeners import CannotServe, allow_many_files
 from orchestrator.retention import Kept, span_of
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import Running, ServeOptions, running
@@ -50,9 +51,10 @@ def main(arguments: argparse.Namespace) -> int:
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
     more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept, "push_logs": push_logs}
+    allow_many_files()
     options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:
-        return asyncio.run(_serve(options, as_json=arguments.json))
+        return run_fast(_serve(options, as_json=arguments.json))
     except (CannotServe, SchemaTooNew, sqlite3.Error, OSError) as problem:
         complain(f"vetting-orchestrator cannot serve: {problem}")
         return 1

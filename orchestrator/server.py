@@ -220,7 +220,7 @@ def _data_folder(folder: Path) -> Iterator[None]:
 async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        http="h11",
+        http="auto",
         ws="wsproto",
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
