@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from orchestrator.agent_line import Answer
 from orchestrator.agent_service import AgentService
+from orchestrator.call_head import CallHead
 from orchestrator.callers import Caller
 from orchestrator.http_calls import (
     answer_to,
     answering_errors,
     body_from,
     body_of,
+    correlation_in,
     correlation_of,
     decoded,
     http_exception,
     json_reply,
+    too_large,
 )
 from orchestrator.steps import Refusal
 from vetting_agent.wire import (
     API_PREFIX,
+    CORRELATION_HEADER,
     DIGEST_HEADER,
     EVIDENCE_LIMIT_BYTES,
     ClaimRequest,
@@ -46,8 +51,6 @@ from vetting_agent.wire import (
 SMALL_BYTES = 64 * 2**10
 BATCH_BYTES = 8 * 2**20
 RESULT_BYTES = 32 * 2**20
-CALL_PATH = re.compile(f"{re.escape(API_PREFIX)}/[^/]+/[^/]+")
-JSON_TYPE = (b"content-type", b"application/json")
 encoded = msgspec.json.Encoder().encode
 
 
@@ -60,11 +63,18 @@ class Verb:
     answer: Callable[[Caller, Any], Awaitable[Any]]
 
 
-class VerbCalls:
-    """POST /api/v1/runs/{run_id}/{verb} as a plain ASGI application: thousands of calls a second go this way.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who says to be whom, and what for. `run`: as it stands in the path."""
 
-    Starlette's request, router and middlewares would take more of a heartbeat's time than all that follows.
-    """
+    run: str
+    verb: str
+    token: str | None
+    correlation: str
+
+
+class VerbCalls:
+    """POST /api/v1/runs/{run_id}/{verb}, for both ways in: plain calls, and what uvicorn reads."""
 
     def __init__(self, service: AgentService) -> None:
         self._service = service
@@ -80,32 +90,50 @@ class VerbCalls:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            content = await self._answer(scope, receive)
-        except Exception as problem:
-            await answer_to(problem, Request(scope, receive))(scope, receive, send)
-            return
-        headers = [(b"content-length", b"%d" % len(content)), JSON_TYPE]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        """As an ASGI application."""
+        run, verb = scope["path"].rsplit("/", 2)[1:]
+        headers = Headers(scope=scope)
+        correlation = correlation_in(headers.get(CORRELATION_HEADER, ""))
+        call = Call(run, verb, bearer_in(headers.get("Authorization", "")), correlation)
+        status, content = await self._answer(call, lambda limit: body_from(receive, limit))
+        await Response(content, status, media_type="application/json")(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
-        run_text, name = scope["path"].rsplit("/", 2)[1:]
-        caller = _caller(self._service, HTTPConnection(scope), run_text, name)
-        verb = self._verbs.get(name)
-        if verb is None:  # 404 would tell the agent that its run does not exist
+    async def answer(self, head: CallHead, body: bytes | Exception) -> tuple[int, bytes]:
+        """To a call that came as a whole (agent_line.py)."""
+
+        async def whole(limit: int) -> bytes:
+            if isinstance(body, Exception):
+                raise body
+            if len(body) > limit:
+                raise too_large(limit)
+            return body
+
+        call = Call(head.run, head.verb, bearer_in(head.authorization), correlation_in(head.correlation))
+        return await self._answer(call, whole)
+
+    def _verb(self, name: str) -> Verb:
+        if name not in self._verbs:  # 404 would tell the agent that its run does not exist
             raise Refusal(422, "unknown_verb", f"There is no verb {name!r}")
-        with _noted(self._service, caller, name):
-            message = decoded(verb.request, await body_from(receive, verb.limit))
-            return encoded(await verb.answer(caller, message))
+        return self._verbs[name]
+
+    async def _answer(self, call: Call, body: Callable[[int], Awaitable[bytes]]) -> tuple[int, bytes]:
+        try:
+            caller = _caller(self._service, call)
+            verb = self._verb(call.verb)
+            with _noted(self._service, caller, call.verb):
+                message = decoded(verb.request, await body(verb.limit))
+                return 200, encoded(await verb.answer(caller, message))
+        except Exception as problem:
+            return answer_to(problem, "POST", f"{API_PREFIX}/{call.run}/{call.verb}", call.correlation)
 
 
-def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """The application that agents talk to; `also`: what is no call with an answer."""
+def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> tuple[Starlette, Answer]:
+    """The application that agents talk to, and who answers plain calls; `also`: what is no call with an answer."""
     calls = VerbCalls(service)
 
     async def evidence(request: Request) -> Response:
-        caller = _caller(service, request, request.path_params["run_id"], "evidence")
+        call = Call(request.path_params["run_id"], "evidence", bearer_of(request), correlation_of(request))
+        caller = _caller(service, call)
         result_id = request.query_params.get("result_id", "")
         digest = request.headers.get(DIGEST_HEADER, "")
         stage = request.path_params["stage"]
@@ -113,7 +141,7 @@ def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> ASGIApp:
             content = await body_of(request, EVIDENCE_LIMIT_BYTES)
             return json_reply(await service.keep_evidence(caller, stage, result_id, digest, content))
 
-    others = Starlette(
+    app = Starlette(
         routes=[
             Route(f"{API_PREFIX}/{{run_id}}/{{verb}}", calls, methods=["POST"]),
             Route(f"{API_PREFIX}/{{run_id}}/evidence/{{stage}}", answering_errors(evidence), methods=["POST"]),
@@ -121,21 +149,16 @@ def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> ASGIApp:
         ],
         exception_handlers={HTTPException: http_exception},
     )
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        is_call = scope["type"] == "http" and scope["method"] == "POST" and CALL_PATH.fullmatch(scope["path"])
-        await (calls if is_call else others)(scope, receive, send)
-
-    return app
+    return app, calls.answer
 
 
-def _caller(service: AgentService, connection: HTTPConnection, run_text: str, verb: str) -> Caller:
-    run_id, correlation = run_id_from(run_text), correlation_of(connection)
+def _caller(service: AgentService, call: Call) -> Caller:
+    run_id = run_id_from(call.run)
     try:
-        return service.authenticate(run_id, bearer_of(connection), correlation)
+        return service.authenticate(run_id, call.token, call.correlation)
     except Refusal as refusal:
         if service.store.find_run(run_id) is not None:  # who asks for runs that are not there fills no memory
-            service.pulse.went_wrong(run_id, verb, refusal.status, refusal.code, refusal.message, correlation)
+            service.pulse.went_wrong(run_id, call.verb, refusal.status, refusal.code, refusal.message, call.correlation)
         raise
 
 
@@ -169,5 +192,9 @@ def run_id_from(text: str) -> int:
 
 
 def bearer_of(request: HTTPConnection) -> str | None:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return bearer_in(request.headers.get("Authorization", ""))
+
+
+def bearer_in(text: str) -> str | None:
+    scheme, _, token = text.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

@@ -13,15 +13,18 @@ import fcntl
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
 from orchestrator.agent_app import agent_app
+from orchestrator.agent_line import AgentLine
 from orchestrator.agent_service import AgentService
 from orchestrator.boot_app import boot_app
 from orchestrator.boot_service import BootService
@@ -58,6 +61,8 @@ MESSAGE_BYTES = 256 * 1024
 """Of a terminal: what is more comes in several messages."""
 GRACE_S = 5
 IDLE_CHECK_S = 0.05
+
+HttpProtocol = Callable[..., asyncio.Protocol]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,8 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         accounts = Accounts(store)
         first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
-        await stack.enter_async_context(_listening(agent_app(service, agent_routes(service, terminals)), tcp, **tls))
+        app, answer = agent_app(service, agent_routes(service, terminals))
+        await stack.enter_async_context(_listening(app, tcp, tls, partial(AgentLine, answer)))
         webhooks = WebhookApi(store, options.webhooks.receivers, keys).routes()
         local = [*AccountsApi(accounts).routes(), *webhooks, *operator_routes(terminals, local_operator, PREFIX)]
         await stack.enter_async_context(_listening(operator.app(local), unix))
@@ -138,7 +144,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
             from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
 
             console = console_of(operator, accounts, terminals)
-            await stack.enter_async_context(_listening(console.app(), page, **tls))
+            await stack.enter_async_context(_listening(console.app(), page, tls))
             stack.callback(console.closing.set)
         stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
@@ -217,10 +223,12 @@ def _data_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
+async def _listening(
+    app: ASGIApp, listener: socket.socket, tls: dict[str, Any] | None = None, http: HttpProtocol | str = "auto"
+) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        http="auto",
+        http=cast("Any", http),
         ws="wsproto",
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
@@ -233,7 +241,7 @@ async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> Async
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        **tls,  # type: ignore[arg-type]  # two of the many keywords, all of them text
+        **(tls or {}),
     )
     config.load()
     if config.ssl is not None:
