@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from orchestrator.agent_line import Answer
 from orchestrator.agent_service import AgentService
 from orchestrator.call_head import CallHead
 from orchestrator.callers import Caller
@@ -127,9 +126,8 @@ class VerbCalls:
             return answer_to(problem, "POST", f"{API_PREFIX}/{call.run}/{call.verb}", call.correlation)
 
 
-def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> tuple[Starlette, Answer]:
-    """The application that agents talk to, and who answers plain calls; `also`: what is no call with an answer."""
-    calls = VerbCalls(service)
+def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application that agents talk to; `also`: what is no call with an answer."""
 
     async def evidence(request: Request) -> Response:
         call = Call(request.path_params["run_id"], "evidence", bearer_of(request), correlation_of(request))
@@ -141,15 +139,14 @@ def agent_app(service: AgentService, also: Sequence[BaseRoute] = ()) -> tuple[St
             content = await body_of(request, EVIDENCE_LIMIT_BYTES)
             return json_reply(await service.keep_evidence(caller, stage, result_id, digest, content))
 
-    app = Starlette(
+    return Starlette(
         routes=[
-            Route(f"{API_PREFIX}/{{run_id}}/{{verb}}", calls, methods=["POST"]),
+            Route(f"{API_PREFIX}/{{run_id}}/{{verb}}", VerbCalls(service), methods=["POST"]),
             Route(f"{API_PREFIX}/{{run_id}}/evidence/{{stage}}", answering_errors(evidence), methods=["POST"]),
             *also,
         ],
         exception_handlers={HTTPException: http_exception},
     )
-    return app, calls.answer
 
 
 def _caller(service: AgentService, call: Call) -> Caller:

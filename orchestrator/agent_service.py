@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.boot_tokens import BootTokens, rotated
 from orchestrator.callers import (
@@ -26,6 +26,7 @@ from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
 from orchestrator.iperf import IperfServers
 from orchestrator.keeping import keep
+from orchestrator.pacing import Pacer, paced
 from orchestrator.peers import late_findings, peer_findings
 from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
@@ -89,6 +90,7 @@ class AgentService:
     to_review: set[str] = field(default_factory=set)
     """Hardware profiles of which another host has passed: what it says of its siblings is still to be seen."""
     pulse: Pulse = field(default_factory=Pulse)
+    pacer: Pacer = field(default_factory=Pacer)
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -112,10 +114,13 @@ class AgentService:
             kernel_boot_id=request.kernel_boot_id,
         )
 
+        factor = self.pacer.factor(self.store.runs(), time.monotonic())
+
         def work(transaction: Transaction) -> tuple[Step, str | None]:
             now, before = now_text(), transaction.run(caller.run.run_id)
             run, token = claimable(before, caller, event)
             step = transition(run, event, now)
+            step = replace(step, run=paced(step.run, factor))
             keep(transaction, before, step, now)
             return step, token
 
@@ -157,9 +162,9 @@ class AgentService:
             expected_disks=run.expected_disks,
             non_destructive=run.non_destructive,
             parameters=run.parameters,
-            heartbeat_interval_s=run.intervals.heartbeat_s,
-            sensor_interval_s=run.intervals.sensor_s,
-            log_interval_s=run.intervals.log_s,
+            heartbeat_interval_s=run.pace.heartbeat_s,
+            sensor_interval_s=run.pace.sensor_s,
+            log_interval_s=run.pace.log_s,
             token=token,
             features=[FEATURE_EVIDENCE, *([FEATURE_IPERF_SLOT] if port else [])],
         )
@@ -349,7 +354,7 @@ class AgentService:
     def is_silent(self, run: Run) -> bool:
         """Whether the host has not called for 6 heartbeats. After a start hosts get that long to call."""
         silent_s = time.monotonic() - max(self.heard_at.get(run.run_id, 0.0), self.started_at)
-        return silent_s > SILENT_HEARTBEATS * run.intervals.heartbeat_s
+        return silent_s > SILENT_HEARTBEATS * run.pace.heartbeat_s
 
     async def review_peers(self) -> None:
         """Hold the completed runs of each profile that has news against each other."""

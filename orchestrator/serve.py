@@ -25,6 +25,7 @@ from orchestrator.webhook_receivers import MOST_RECEIVERS, BadReceiver, WebhookO
 log = logging.getLogger("orchestrator")
 MOST_IPERF_SERVERS = 64
 LONGEST_TERMINAL_TIMEOUT_S = 300
+MOST_CALLS_PER_S = 1_000_000
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3600.0
 
 
@@ -48,9 +49,13 @@ def main(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.terminal_timeout <= LONGEST_TERMINAL_TIMEOUT_S:
         complain(f"--terminal-timeout must be 1 to {LONGEST_TERMINAL_TIMEOUT_S} seconds")
         return 2
+    if not 1 <= arguments.calls_per_second <= MOST_CALLS_PER_S:
+        complain(f"--calls-per-second must be 1 to {MOST_CALLS_PER_S}")
+        return 2
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
     more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept, "push_logs": push_logs}
+    more["calls_per_s"] = arguments.calls_per_second
     allow_many_files()
     options = ServeOptions(Path(arguments.data), host, port, arguments.url, *iperf, console, **more)
     try:

@@ -23,7 +23,7 @@ import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
-from orchestrator.agent_app import agent_app
+from orchestrator.agent_app import VerbCalls, agent_app
 from orchestrator.agent_line import AgentLine
 from orchestrator.agent_service import AgentService
 from orchestrator.boot_app import boot_app
@@ -36,6 +36,7 @@ from orchestrator.iperf import IperfServers
 from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_socket
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
+from orchestrator.pacing import CALLS_PER_S, Pacer
 from orchestrator.retention import Kept, keep_only
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
@@ -86,6 +87,8 @@ class ServeOptions:
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
     webhooks: WebhookOptions = field(default_factory=WebhookOptions)
     kept: Kept = field(default_factory=Kept)
+    calls_per_s: float = CALLS_PER_S
+    """What hosts may make together before the claim tells them longer intervals."""
     push_logs: str | None = None
     """URL of a VictoriaLogs that gets the hosts' log lines."""
 
@@ -123,7 +126,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
         await terminals.recover()
         tokens = BootTokens.of(options.data)
-        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens)
+        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens, pacer=Pacer(options.calls_per_s))
         url = options.url or f"https://{reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
@@ -135,8 +138,9 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         accounts = Accounts(store)
         first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
-        app, answer = agent_app(service, agent_routes(service, terminals))
-        await stack.enter_async_context(_listening(app, tcp, tls, partial(AgentLine, answer)))
+        line = partial(AgentLine, VerbCalls(service).answer)
+        app = agent_app(service, agent_routes(service, terminals))
+        await stack.enter_async_context(_listening(app, tcp, tls, line))
         webhooks = WebhookApi(store, options.webhooks.receivers, keys).routes()
         local = [*AccountsApi(accounts).routes(), *webhooks, *operator_routes(terminals, local_operator, PREFIX)]
         await stack.enter_async_context(_listening(operator.app(local), unix))
