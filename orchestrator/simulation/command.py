@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, client: OperatorClient) -> int:
     load = Load(flat_out=arguments.flat_out, log_lines=arguments.log_lines, pace=arguments.pace)
     runs: list[RunCreated] = []
     try:
-        _create(client, arguments.agents, runs)
+        create_runs(client, arguments.agents, runs)
         plan = Plan(url=info.url, fingerprint=info.fingerprint, runs=runs, load=load, seconds=arguments.seconds)
         server = ServerWatch.of(info.operator_socket)
         figures, cost = asyncio.run(run_crew(plan, arguments.processes, server))
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, client: OperatorClient) -> int:
     return 1 if found.failures else 0
 
 
-def _create(client: OperatorClient, count: int, runs: list[RunCreated]) -> None:
+def create_runs(client: OperatorClient, count: int, runs: list[RunCreated]) -> None:
     """Runs of hosts that are none; each is in `runs` as soon as it exists."""
 
     def create(number: int) -> None:
