@@ -5,53 +5,49 @@ Every method raises Refusal for what the protocol forbids. Nothing is answered b
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from orchestrator.boot_tokens import BootTokens, rotated
+from orchestrator.boot_tokens import BootTokens
 from orchestrator.callers import (
     Caller,
     caller_of,
     check_claimed,
+    check_going_on,
     check_unused,
-    claimable,
     instances_of,
     refuse_when_over,
 )
-from orchestrator.clock import later, now_text, seconds_between
+from orchestrator.claiming import claim_event, claim_reply, claimed
+from orchestrator.clock import later, now_text
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
+from orchestrator.identifiers import check_identifier, given_mac
 from orchestrator.iperf import IperfServers
+from orchestrator.iperf_queue import slot_answer
 from orchestrator.keeping import keep
-from orchestrator.pacing import Pacer, paced
-from orchestrator.peers import late_findings, peer_findings
+from orchestrator.pacing import Pacer
+from orchestrator.peers import peer_findings
 from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
-from orchestrator.run_record import RELEASED, Directive, Run, normal_mac
+from orchestrator.run_record import Directive, Run
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
-from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
+from orchestrator.slots import SlotQueue
 from orchestrator.steps import (
     Beat,
-    Claimed,
     Event,
     Heard,
     HoldAsked,
-    PeersReviewed,
     Refusal,
     ResultPosted,
     Step,
-    WentSilent,
 )
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
 from orchestrator.terminals import Terminals
 from orchestrator.waivers import Waiver, active_for
-from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
-    FEATURE_EVIDENCE,
-    FEATURE_IPERF_SLOT,
     Claim,
     ClaimRequest,
     Empty,
@@ -68,12 +64,7 @@ from vetting_agent.wire import (
     SensorRequest,
 )
 
-LAST_WORDS_S = 60.0
-"""After the end of a run its agent may still acknowledge, and send its last log lines, for so long."""
 MAX_SEQ = 2**62
-STRAY_EVENTS = 20
-"""A refused claim is noted once among so many events, however often it is tried."""
-IDENTIFIER = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -99,75 +90,16 @@ class AgentService:
     async def hello(self, caller: Caller, request: HelloRequest) -> Empty:
         refuse_when_over(caller.run)
         check_unused(caller, again=True)
-        mac = _mac(request.mac)
+        mac = given_mac(request.mac)
         if not caller.run.admits(mac):
             raise Refusal(409, "other_host", f"Run {caller.run.run_id} belongs to another host, not to {mac}")
         return Empty()
 
     async def claim(self, caller: Caller, request: ClaimRequest) -> Claim:
-        _check_identifier("instance_id", request.instance_id)
-        event = Claimed(
-            mac=_mac(request.mac),
-            ip=request.ip,
-            instance_id=request.instance_id,
-            agent_version=request.agent_version,
-            kernel_boot_id=request.kernel_boot_id,
-        )
-
         factor = self.pacer.factor(self.store.runs(), time.monotonic())
-
-        def work(transaction: Transaction) -> tuple[Step, str | None]:
-            now, before = now_text(), transaction.run(caller.run.run_id)
-            run, token = claimable(before, caller, event)
-            step = transition(run, event, now)
-            step = replace(step, run=paced(step.run, factor))
-            keep(transaction, before, step, now)
-            return step, token
-
-        try:
-            step, token = await self.store.write(work)
-        except Refusal as refusal:
-            if refusal.code == "wrong_token":
-                await self._note_stray_claim(caller.run.run_id, event, refusal)
-            raise
-        refuse_when_over(step.run)  # the claim itself may show that a cancelled run has ended
-        self.heard_at[caller.run.run_id] = time.monotonic()
-        return self._claim_reply(step.run, token)
-
-    async def _note_stray_claim(self, run_id: int, event: Claimed, refusal: Refusal) -> None:
-        """A used or outdated boot token came from another boot: a late host, or someone who listened. People see it."""
-        text = f"refused a claim by {event.mac} at {event.ip[:64]}: {refusal.message}"
-        note = EventView(ts=now_text(), kind="claim", text=text)
-        if not any(one.text == text for one in await self.store.events(run_id, STRAY_EVENTS)):
-            await self.store.write(lambda transaction: transaction.add_event(run_id, note))
-
-    async def rotate_token(self, run_id: int, also: Callable[[Transaction], None]) -> tuple[Run, str]:
-        """A new token for the run; all its others end at once. `also`: in the same transaction. Raises Refusal 410."""
-
-        def work(transaction: Transaction) -> tuple[Run, str]:
-            run, token = rotated(transaction.run(run_id))
-            transaction.put_run(run)
-            transaction.add_event(run_id, EventView(ts=now_text(), kind="token", text="the run's token was rotated"))
-            also(transaction)
-            return run, token
-
-        return await self.store.write(work)
-
-    def _claim_reply(self, run: Run, token: str | None) -> Claim:
-        port = self.iperf.port if self.iperf else None
-        return Claim(
-            stages=list(run.stages),
-            current_state=run.state,
-            iperf_port=port,
-            expected_disks=run.expected_disks,
-            non_destructive=run.non_destructive,
-            parameters=run.parameters,
-            heartbeat_interval_s=run.pace.heartbeat_s,
-            sensor_interval_s=run.pace.sensor_s,
-            log_interval_s=run.pace.log_s,
-            token=token,
-            features=[FEATURE_EVIDENCE, *([FEATURE_IPERF_SLOT] if port else [])],
-        )
+        run, token = await claimed(self.store, caller, claim_event(request), factor)
+        self.heard_at[run.run_id] = time.monotonic()
+        return claim_reply(run, token, self.iperf.port if self.iperf else None)
 
     async def heartbeat(self, caller: Caller, request: HeartbeatRequest) -> HeartbeatReply:
         await self._admit(caller, last_words=True)
@@ -227,7 +159,7 @@ class AgentService:
     async def result(self, caller: Caller, request: ResultRequest) -> ResultReply:
         check_claimed(caller)
         result_id = request.result_id or str(uuid.uuid4())
-        _check_identifier("result_id", result_id)
+        check_identifier("result_id", result_id)
         run_id = caller.run.run_id
         outliers = await peer_findings(self.store, caller.run, request) if judged_passed(request) else ()
 
@@ -264,31 +196,15 @@ class AgentService:
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
         await self._admit(caller)
-        _check_identifier("slot_id", request.slot_id)
+        check_identifier("slot_id", request.slot_id)
         if self.iperf is None or self.iperf.port is None:
             raise Refusal(422, "no_iperf", "This orchestrator has no iperf3 server")
-        slot = (caller.run.run_id, request.slot_id)
-        if request.action == "release":
-            self.slots.release(slot)
-            return IperfSlotReply(granted=False, retry_after_s=RETRY_AFTER_S, lease_s=LEASE_S)
-        if request.action != "acquire":
-            raise Refusal(422, "malformed", f"action must be acquire or release, not {request.action!r}")
-        answer = self.slots.acquire(slot, time.monotonic())
-        if answer.expired:
-            self.iperf.restart()
-        return IperfSlotReply(
-            granted=answer.granted,
-            port=self.iperf.port if answer.granted else None,
-            more_ports=list(self.iperf.ports[1:]) if answer.granted else [],
-            retry_after_s=RETRY_AFTER_S,
-            lease_s=LEASE_S,
-            ahead=answer.ahead,
-        )
+        return slot_answer(self.slots, self.iperf, caller.run.run_id, request)
 
     async def keep_evidence(self, caller: Caller, stage: str, result_id: str, digest: str, content: bytes) -> Empty:
         """Feature `evidence`. The same digest again is a no-op."""
         await self._admit(caller)
-        _check_identifier("result_id", result_id)
+        check_identifier("result_id", result_id)
         if stage not in caller.run.stages:
             raise Refusal(422, "unknown_stage", f"Run {caller.run.run_id} has no stage {stage}")
         run_id = caller.run.run_id
@@ -335,16 +251,12 @@ class AgentService:
         before_claim: bool = False,
     ) -> None:
         """Let the run's own agent in, and note that its host is alive."""
-        run = caller.run
         check_unused(caller) if before_claim else check_claimed(caller)
-        if run.is_over:
-            recent = run.finished_at is not None and seconds_between(run.finished_at, now_text()) < LAST_WORDS_S
-            if not (last_words and recent and (released or run.state != RELEASED)):
-                refuse_when_over(run)
+        check_going_on(caller.run, last_words=last_words, released=released)
         if claimed:
-            check_caller(run, caller.instance_id)
+            check_caller(caller.run, caller.instance_id)
         if caller.grant is None:  # one who only holds a boot token keeps no silent host alive
-            await self._note_heard(run)
+            await self._note_heard(caller.run)
 
     async def _note_heard(self, run: Run) -> None:
         self.heard_at[run.run_id] = time.monotonic()
@@ -355,18 +267,6 @@ class AgentService:
         """Whether the host has not called for 6 heartbeats. After a start hosts get that long to call."""
         silent_s = time.monotonic() - max(self.heard_at.get(run.run_id, 0.0), self.started_at)
         return silent_s > SILENT_HEARTBEATS * run.pace.heartbeat_s
-
-    async def review_peers(self) -> None:
-        """Hold the completed runs of each profile that has news against each other."""
-        while self.to_review:
-            for run_id, findings in (await late_findings(self.store, self.to_review.pop())).items():
-                await self.apply(run_id, PeersReviewed(tuple(findings)))
-
-    async def find_silent_hosts(self) -> None:
-        """Tell each run whose host has gone silent."""
-        for run in self.store.runs():
-            if not run.stalled and run.expects_calls and self.is_silent(run):
-                await self.apply(run.run_id, WentSilent())
 
 
 def _status_of(request: HeartbeatRequest, now: str) -> Status:
@@ -379,15 +279,3 @@ def _status_of(request: HeartbeatRequest, now: str) -> Status:
         eta_s=request.eta_s,
         dropped_log_lines=request.dropped_log_lines or 0,
     )
-
-
-def _mac(text: str) -> str:
-    mac = normal_mac(text)
-    if mac is None:
-        raise Refusal(422, "malformed", f"mac must be a MAC address, lower case with colons, not {text[:64]!r}")
-    return mac
-
-
-def _check_identifier(name: str, text: str) -> None:
-    if not IDENTIFIER.fullmatch(text):
-        raise Refusal(422, "malformed", f"{name} must be 1 to 64 letters, digits, dots, colons or dashes")

@@ -38,6 +38,7 @@ from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.pacing import CALLS_PER_S, Pacer
 from orchestrator.retention import Kept, keep_only
+from orchestrator.run_watch import WATCH_S, watch_runs
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
 from orchestrator.terminal_app import agent_routes, operator_routes
@@ -57,7 +58,6 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Longer than any sensible heartbeat, so that agents keep their TLS connection."""
-WATCH_S = 0.25
 MESSAGE_BYTES = 256 * 1024
 """Of a terminal: what is more comes in several messages."""
 GRACE_S = 5
@@ -152,7 +152,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
             stack.callback(console.closing.set)
         stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
-        await stack.enter_async_context(_in_background(_watch(service)))
+        await stack.enter_async_context(_in_background(watch_runs(service)))
         await stack.enter_async_context(_in_background(keep_only(store, options.kept)))
         await _start_webhooks(stack, options.webhooks, service, keys)
         if options.push_logs is not None:
@@ -285,16 +285,6 @@ async def _in_background(work: object) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def _watch(service: AgentService) -> None:
-    while True:
-        await asyncio.sleep(WATCH_S)
-        try:
-            await service.find_silent_hosts()
-            await service.review_peers()
-        except Exception:
-            log.exception("looking after the runs failed")
 
 
 async def _watch_alerts(alerts: AlertWatch) -> None:
