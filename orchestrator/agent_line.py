@@ -2,7 +2,8 @@
 
 A server of thousands of hosts does hardly anything but read small calls and write smaller answers. uvicorn and ASGI
 take more CPU for that than authentication, decoding and storing together. The first bytes of a call that are not those
-of a plain one (call_head.py) make the connection uvicorn's, for good: a WebSocket, evidence, a body in chunks.
+of a plain one (call_head.py) make the connection uvicorn's, for good: a WebSocket, evidence, a body in chunks. It reads
+with h11, which is slow and strict and bounds what a stranger may send.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 from starlette.requests import ClientDisconnect
 from uvicorn import Config
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from orchestrator.call_head import CallHead, head_of
@@ -140,8 +141,7 @@ class AgentLine(asyncio.Protocol):
     def _hand_over(self) -> None:
         """From here on the connection is uvicorn's."""
         self._let_go()
-        make = cast("Callable[..., asyncio.Protocol]", AutoHTTPProtocol)
-        other = make(config=self._config, server_state=self._server, app_state=self._app_state)
+        other = H11Protocol(config=self._config, server_state=self._server, app_state=self._app_state)
         self.transport.set_protocol(other)
         other.connection_made(self.transport)
         other.data_received(self._data)

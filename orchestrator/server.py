@@ -228,7 +228,7 @@ def _data_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _listening(
-    app: ASGIApp, listener: socket.socket, tls: dict[str, Any] | None = None, http: HttpProtocol | str = "auto"
+    app: ASGIApp, listener: socket.socket, tls: dict[str, Any] | None = None, http: HttpProtocol | str = "h11"
 ) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
