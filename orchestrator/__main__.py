@@ -187,7 +187,14 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     _asks(parser, "run", "orchestrator.simulation.command")
     parser.add_argument("--agents", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="default: 30")
-    parser.add_argument("--flat-out", action="store_true", help="heartbeats one after the other, nothing else")
+    parser.add_argument(
+        "--flat-out",
+        nargs="?",
+        const="heartbeat",
+        choices=("heartbeat", "log"),
+        help="heartbeats, or batches of the log, one after the other and nothing else",
+    )
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the simulator (default: 1)")
     parser.add_argument("--log-lines", type=int, default=4, metavar="N", help="in each batch of the log (default: 4)")
     parser.add_argument("--pace", type=float, default=1.0, metavar="X", help="2: call twice as often as a host does")
     parser.add_argument("--anyway", action="store_true", help="even where runs are not finished")

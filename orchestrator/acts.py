@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from orchestrator.agent_service import AgentService
 from orchestrator.boot_script import cmdline_of
+from orchestrator.claiming import rotate_token
 from orchestrator.clock import now_text
 from orchestrator.directives import described
 from orchestrator.host_book import created_run
@@ -59,7 +60,7 @@ class Acts:
         """A new token; all others of the run end at once, that of an agent which is running included."""
         entry = who.entry("rotate token", subject=f"run {run_id}")
         try:
-            return await self.service.rotate_token(run_id, lambda transaction: transaction.add_audit(entry))
+            return await rotate_token(self.service.store, run_id, lambda transaction: transaction.add_audit(entry))
         except Refusal as refusal:
             await self.note_refused(who, "rotate token", f"run {run_id}", "", refusal)
             raise

@@ -5,53 +5,50 @@ Every method raises Refusal for what the protocol forbids. Nothing is answered b
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.boot_tokens import BootTokens, rotated
+from orchestrator.boot_tokens import BootTokens
 from orchestrator.callers import (
     Caller,
     caller_of,
     check_claimed,
+    check_going_on,
     check_unused,
-    claimable,
     instances_of,
     refuse_when_over,
 )
-from orchestrator.clock import later, now_text, seconds_between
+from orchestrator.claiming import claim_event, claim_reply, claimed
+from orchestrator.clock import later, now_text
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
+from orchestrator.identifiers import check_identifier, given_mac
 from orchestrator.iperf import IperfServers
+from orchestrator.iperf_queue import slot_answer
 from orchestrator.keeping import keep
-from orchestrator.peers import late_findings, peer_findings
+from orchestrator.pacing import Pacer
+from orchestrator.peers import peer_findings
 from orchestrator.pulse import Pulse
 from orchestrator.results import judged_passed
-from orchestrator.run_record import RELEASED, Run, normal_mac
+from orchestrator.run_record import Directive, Run
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
 from orchestrator.site_keys import SiteKey
-from orchestrator.slots import LEASE_S, RETRY_AFTER_S, SlotQueue
+from orchestrator.slots import SlotQueue
 from orchestrator.steps import (
     Beat,
-    Claimed,
     Event,
     Heard,
     HoldAsked,
-    PeersReviewed,
     Refusal,
     ResultPosted,
     Step,
-    WentSilent,
 )
 from orchestrator.store import EvidenceRecord, HoldKey, Status, Store, Transaction
 from orchestrator.terminals import Terminals
 from orchestrator.waivers import Waiver, active_for
-from vetting_agent.run_view import EventView
 from vetting_agent.wire import (
-    FEATURE_EVIDENCE,
-    FEATURE_IPERF_SLOT,
     Claim,
     ClaimRequest,
     Empty,
@@ -69,12 +66,7 @@ from vetting_agent.wire import (
     SensorRequest,
 )
 
-LAST_WORDS_S = 60.0
-"""After the end of a run its agent may still acknowledge, and send its last log lines, for so long."""
 MAX_SEQ = 2**62
-STRAY_EVENTS = 20
-"""A refused claim is noted once among so many events, however often it is tried."""
-IDENTIFIER = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -93,6 +85,7 @@ class AgentService:
     pulse: Pulse = field(default_factory=Pulse)
     site_keys: tuple[SiteKey, ...] = ()
     """Given to held hosts beside the run's own."""
+    pacer: Pacer = field(default_factory=Pacer)
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -101,7 +94,7 @@ class AgentService:
     async def hello(self, caller: Caller, request: HelloRequest) -> HelloReply:
         refuse_when_over(caller.run)
         check_unused(caller, again=True)
-        mac = _mac(request.mac)
+        mac = given_mac(request.mac)
         if not caller.run.admits(mac):
             raise Refusal(409, "other_host", f"Run {caller.run.run_id} belongs to another host, not to {mac}")
         self.pulse.greeted(caller.run.run_id, f"{mac} at {request.ip[:64]}", caller.instance_id)
@@ -112,92 +105,47 @@ class AgentService:
         )
 
     async def claim(self, caller: Caller, request: ClaimRequest) -> Claim:
-        _check_identifier("instance_id", request.instance_id)
-        event = Claimed(
-            mac=_mac(request.mac),
-            ip=request.ip,
-            instance_id=request.instance_id,
-            agent_version=request.agent_version,
-            kernel_boot_id=request.kernel_boot_id,
-        )
-
-        def work(transaction: Transaction) -> tuple[Step, str | None]:
-            now, before = now_text(), transaction.run(caller.run.run_id)
-            run, token = claimable(before, caller, event)
-            step = transition(run, event, now)
-            keep(transaction, before, step, now)
-            return step, token
-
-        try:
-            step, token = await self.store.write(work)
-        except Refusal as refusal:
-            if refusal.code == "wrong_token":
-                await self._note_stray_claim(caller.run.run_id, event, refusal)
-            raise
-        refuse_when_over(step.run)  # the claim itself may show that a cancelled run has ended
-        self.heard_at[caller.run.run_id] = time.monotonic()
-        return self._claim_reply(step.run, token)
-
-    async def _note_stray_claim(self, run_id: int, event: Claimed, refusal: Refusal) -> None:
-        """A used or outdated boot token came from another boot: a late host, or someone who listened. People see it."""
-        text = f"refused a claim by {event.mac} at {event.ip[:64]}: {refusal.message}"
-        note = EventView(ts=now_text(), kind="claim", text=text)
-        if not any(one.text == text for one in await self.store.events(run_id, STRAY_EVENTS)):
-            await self.store.write(lambda transaction: transaction.add_event(run_id, note))
-
-    async def rotate_token(self, run_id: int, also: Callable[[Transaction], None]) -> tuple[Run, str]:
-        """A new token for the run; all its others end at once. `also`: in the same transaction. Raises Refusal 410."""
-
-        def work(transaction: Transaction) -> tuple[Run, str]:
-            run, token = rotated(transaction.run(run_id))
-            transaction.put_run(run)
-            transaction.add_event(run_id, EventView(ts=now_text(), kind="token", text="the run's token was rotated"))
-            also(transaction)
-            return run, token
-
-        return await self.store.write(work)
-
-    def _claim_reply(self, run: Run, token: str | None) -> Claim:
-        port = self.iperf.port if self.iperf else None
-        return Claim(
-            stages=list(run.stages),
-            current_state=run.state,
-            iperf_port=port,
-            expected_disks=run.expected_disks,
-            non_destructive=run.non_destructive,
-            parameters=run.parameters,
-            heartbeat_interval_s=run.intervals.heartbeat_s,
-            sensor_interval_s=run.intervals.sensor_s,
-            log_interval_s=run.intervals.log_s,
-            token=token,
-            features=[FEATURE_EVIDENCE, *([FEATURE_IPERF_SLOT] if port else [])],
-        )
+        factor = self.pacer.factor(self.store.runs(), time.monotonic())
+        run, token = await claimed(self.store, caller, claim_event(request), factor)
+        self.heard_at[run.run_id] = time.monotonic()
+        return claim_reply(run, token, self.iperf.port if self.iperf else None)
 
     async def heartbeat(self, caller: Caller, request: HeartbeatRequest) -> HeartbeatReply:
         await self._admit(caller, last_words=True)
 
-        def keep_status(transaction: Transaction, _step: Step, now: str) -> None:
-            transaction.put_status(caller.run.run_id, _status_of(request, now))
-
-        event = Beat(request.acked_cmd_id, request.ack_status, request.ack_message)
-        step = await self.apply(caller.run.run_id, event, caller=caller, also=keep_status)
+        run_id = caller.run.run_id
+        directive = await self._beat(caller, request)
         if self.terminals is not None:
-            self.terminals.heard(caller.run.run_id, request.acked_cmd_id, request.ack_status)
-        if step.directive is None:
-            order = self.terminals.reply_for(caller.run.run_id) if self.terminals is not None else None
+            self.terminals.heard(run_id, request.acked_cmd_id, request.ack_status)
+        if directive is None:
+            order = self.terminals.reply_for(run_id) if self.terminals is not None else None
             return order or HeartbeatReply()
         return HeartbeatReply(
-            cmd=step.directive.cmd,
-            stage=step.directive.stage,
-            override_flags=step.directive.override_flags,
-            cmd_id=step.directive.cmd_id,
-            identify=step.directive.identify,
+            cmd=directive.cmd,
+            stage=directive.stage,
+            override_flags=directive.override_flags,
+            cmd_id=directive.cmd_id,
+            identify=directive.identify,
         )
+
+    async def _beat(self, caller: Caller, request: HeartbeatRequest) -> Directive | None:
+        """Keep what the heartbeat says; the order that it takes back with it."""
+        run_id = caller.run.run_id
+        if request.acked_cmd_id is None and not caller.run.has_orders:  # nothing to decide: nearly all of them
+            await self.store.keep_status(run_id, _status_of(request, now_text()))
+            self.pulse.touch(run_id)
+            return None
+
+        def keep_status(transaction: Transaction, _step: Step, now: str) -> None:
+            transaction.put_status(run_id, _status_of(request, now))
+
+        event = Beat(request.acked_cmd_id, request.ack_status, request.ack_message)
+        return (await self.apply(run_id, event, caller=caller, also=keep_status)).directive
 
     async def sensor(self, caller: Caller, request: SensorRequest) -> Empty:
         await self._admit(caller, last_words=True)
         run_id, now = caller.run.run_id, now_text()
-        await self.store.write(lambda transaction: transaction.add_samples(run_id, request.samples, now))
+        await self.store.keep_samples(run_id, request.samples, now)
         self.pulse.sampled(run_id, request.samples, now)
         return Empty()
 
@@ -214,14 +162,14 @@ class AgentService:
         if any(line.seq is not None and not 0 < line.seq < MAX_SEQ for line in request.lines):
             raise Refusal(422, "malformed", "seq counts up from 1")
         run_id, instance = caller.run.run_id, caller.instance_id or caller.run.instance_id or ""
-        await self.store.write(lambda transaction: transaction.add_log_lines(run_id, instance, request.lines))
+        await self.store.keep_log_lines(run_id, instance, request.lines)
         self.pulse.touch(run_id)
         return Empty()
 
     async def result(self, caller: Caller, request: ResultRequest) -> ResultReply:
         check_claimed(caller)
         result_id = request.result_id or str(uuid.uuid4())
-        _check_identifier("result_id", result_id)
+        check_identifier("result_id", result_id)
         run_id = caller.run.run_id
         outliers = await peer_findings(self.store, caller.run, request) if judged_passed(request) else ()
 
@@ -259,31 +207,15 @@ class AgentService:
 
     async def iperf_slot(self, caller: Caller, request: IperfSlotRequest) -> IperfSlotReply:
         await self._admit(caller)
-        _check_identifier("slot_id", request.slot_id)
+        check_identifier("slot_id", request.slot_id)
         if self.iperf is None or self.iperf.port is None:
             raise Refusal(422, "no_iperf", "This orchestrator has no iperf3 server")
-        slot = (caller.run.run_id, request.slot_id)
-        if request.action == "release":
-            self.slots.release(slot)
-            return IperfSlotReply(granted=False, retry_after_s=RETRY_AFTER_S, lease_s=LEASE_S)
-        if request.action != "acquire":
-            raise Refusal(422, "malformed", f"action must be acquire or release, not {request.action!r}")
-        answer = self.slots.acquire(slot, time.monotonic())
-        if answer.expired:
-            self.iperf.restart()
-        return IperfSlotReply(
-            granted=answer.granted,
-            port=self.iperf.port if answer.granted else None,
-            more_ports=list(self.iperf.ports[1:]) if answer.granted else [],
-            retry_after_s=RETRY_AFTER_S,
-            lease_s=LEASE_S,
-            ahead=answer.ahead,
-        )
+        return slot_answer(self.slots, self.iperf, caller.run.run_id, request)
 
     async def keep_evidence(self, caller: Caller, stage: str, result_id: str, digest: str, content: bytes) -> Empty:
         """Feature `evidence`. The same digest again is a no-op."""
         await self._admit(caller)
-        _check_identifier("result_id", result_id)
+        check_identifier("result_id", result_id)
         if stage not in caller.run.stages:
             raise Refusal(422, "unknown_stage", f"Run {caller.run.run_id} has no stage {stage}")
         run_id = caller.run.run_id
@@ -330,16 +262,12 @@ class AgentService:
         before_claim: bool = False,
     ) -> None:
         """Let the run's own agent in, and note that its host is alive."""
-        run = caller.run
         check_unused(caller) if before_claim else check_claimed(caller)
-        if run.is_over:
-            recent = run.finished_at is not None and seconds_between(run.finished_at, now_text()) < LAST_WORDS_S
-            if not (last_words and recent and (released or run.state != RELEASED)):
-                refuse_when_over(run)
+        check_going_on(caller.run, last_words=last_words, released=released)
         if claimed:
-            check_caller(run, caller.instance_id)
+            check_caller(caller.run, caller.instance_id)
         if caller.grant is None:  # one who only holds a boot token keeps no silent host alive
-            await self._note_heard(run)
+            await self._note_heard(caller.run)
 
     async def _note_heard(self, run: Run) -> None:
         self.heard_at[run.run_id] = time.monotonic()
@@ -349,19 +277,7 @@ class AgentService:
     def is_silent(self, run: Run) -> bool:
         """Whether the host has not called for 6 heartbeats. After a start hosts get that long to call."""
         silent_s = time.monotonic() - max(self.heard_at.get(run.run_id, 0.0), self.started_at)
-        return silent_s > SILENT_HEARTBEATS * run.intervals.heartbeat_s
-
-    async def review_peers(self) -> None:
-        """Hold the completed runs of each profile that has news against each other."""
-        while self.to_review:
-            for run_id, findings in (await late_findings(self.store, self.to_review.pop())).items():
-                await self.apply(run_id, PeersReviewed(tuple(findings)))
-
-    async def find_silent_hosts(self) -> None:
-        """Tell each run whose host has gone silent."""
-        for run in self.store.runs():
-            if not run.stalled and run.expects_calls and self.is_silent(run):
-                await self.apply(run.run_id, WentSilent())
+        return silent_s > SILENT_HEARTBEATS * run.pace.heartbeat_s
 
 
 def _status_of(request: HeartbeatRequest, now: str) -> Status:
@@ -374,15 +290,3 @@ def _status_of(request: HeartbeatRequest, now: str) -> Status:
         eta_s=request.eta_s,
         dropped_log_lines=request.dropped_log_lines or 0,
     )
-
-
-def _mac(text: str) -> str:
-    mac = normal_mac(text)
-    if mac is None:
-        raise Refusal(422, "malformed", f"mac must be a MAC address, lower case with colons, not {text[:64]!r}")
-    return mac
-
-
-def _check_identifier(name: str, text: str) -> None:
-    if not IDENTIFIER.fullmatch(text):
-        raise Refusal(422, "malformed", f"{name} must be 1 to 64 letters, digits, dots, colons or dashes")

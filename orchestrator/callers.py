@@ -13,11 +13,14 @@ from orchestrator.boot_tokens import (
     claimed_with_own,
     claimed_with_session,
 )
-from orchestrator.clock import now_text
-from orchestrator.run_record import Run
+from orchestrator.clock import now_text, seconds_between
+from orchestrator.run_record import RELEASED, Run
 from orchestrator.steps import Claimed, Refusal
 from orchestrator.store import Store
 from orchestrator.tokens import matches
+
+LAST_WORDS_S = 60.0
+"""After the end of a run its agent may still acknowledge, and send its last log lines, for so long."""
 
 
 @dataclass(slots=True)
@@ -93,3 +96,12 @@ def refuse_when_over(run: Run) -> None:
 def instances_of(run: Run) -> set[str | None]:
     """The agents that claimed the run, and "" for one that does not say who it is."""
     return {"", run.instance_id, *run.older_instances}
+
+
+def check_going_on(run: Run, *, last_words: bool, released: bool) -> None:
+    """Raises Refusal 410 when the run is over; not for a while with `last_words`, of a released one if `released`."""
+    if not run.is_over:
+        return
+    recent = run.finished_at is not None and seconds_between(run.finished_at, now_text()) < LAST_WORDS_S
+    if not (last_words and recent and (released or run.state != RELEASED)):
+        refuse_when_over(run)

@@ -69,3 +69,10 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
             default=span,
             help=f"delete {what} of hosts after so long: 12h, {span}, 8w or forever (default: {span})",
         )
+    parser.add_argument(
+        "--calls-per-second",
+        type=float,
+        default=1600.0,
+        metavar="N",
+        help="from as many hosts on as would call more often, each is told to call less often (default: 1600)",
+    )

@@ -16,6 +16,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
@@ -34,7 +35,10 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def correlation_of(request: HTTPConnection) -> str:
     """The caller's correlation id: the agent's instance_id. Empty when missing or not plain text."""
-    given = request.headers.get(CORRELATION_HEADER, "")
+    return correlation_in(request.headers.get(CORRELATION_HEADER, ""))
+
+
+def correlation_in(given: str) -> str:
     return given if PLAIN.fullmatch(given) else ""
 
 
@@ -49,8 +53,13 @@ def json_reply(message: Any, status: int = 200) -> Response:
 
 
 def error_reply(request: Request, status: int, code: str, message: str) -> Response:
-    body = ErrorBody(code=code, message=message, correlation_id=correlation_of(request))
-    return json_reply(ErrorEnvelope(error=body), status)
+    return Response(error_body(correlation_of(request), code, message), status, media_type="application/json")
+
+
+def error_body(correlation: str, code: str, message: str) -> bytes:
+    """The envelope."""
+    body = ErrorBody(code=code, message=message, correlation_id=correlation)
+    return msgspec.json.encode(ErrorEnvelope(error=body))
 
 
 def answering_errors(endpoint: Endpoint) -> Endpoint:
@@ -59,18 +68,32 @@ def answering_errors(endpoint: Endpoint) -> Endpoint:
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except Refusal as refusal:
-            return error_reply(request, refusal.status, refusal.code, refusal.message)
-        except StoreFailed as problem:
-            log.warning("%s %s: the store failed: %s", request.method, request.url.path, problem)
-            return error_reply(request, 503, "store_failed", "The database did not take it; try again")
-        except ClientDisconnect:
-            return error_reply(request, 400, "disconnected", "The caller went away")
-        except Exception:
-            log.exception("%s %s failed", request.method, request.url.path)
-            return error_reply(request, 500, "internal", "A fault of the orchestrator; its log has the details")
+        except Exception as problem:
+            status, content = answer_to(problem, request.method, request.url.path, correlation_of(request))
+            return Response(content, status, media_type="application/json")
 
     return answer
+
+
+def answer_to(problem: Exception, method: str, path: str, correlation: str) -> tuple[int, bytes]:
+    """What a call gets that ended with this exception, which is logged where it is the server's own trouble."""
+    if isinstance(problem, Refusal):
+        return problem.status, error_body(correlation, problem.code, problem.message)
+    if isinstance(problem, StoreFailed):
+        log.warning("%s %s: the store failed: %s", method, path, problem)
+        return 503, error_body(correlation, "store_failed", "The database did not take it; try again")
+    if isinstance(problem, ClientDisconnect):
+        return 400, error_body(correlation, "disconnected", "The caller went away")
+    log.error("%s %s failed", method, path, exc_info=problem)
+    return 500, error_body(correlation, "internal", "A fault of the orchestrator; its log has the details")
+
+
+def too_large(limit: int) -> Refusal:
+    return Refusal(422, "too_large", f"The body has more than the {limit} bytes allowed here")
+
+
+def too_slow() -> Refusal:
+    return Refusal(503, "too_slow", f"The body did not arrive within {BODY_TIME_S:.0f} s")
 
 
 async def http_exception(request: Request, problem: Exception) -> Response:
@@ -82,21 +105,29 @@ async def http_exception(request: Request, problem: Exception) -> Response:
 
 async def body_of(request: Request, limit: int) -> bytes:
     """The whole body. Raises Refusal 422 when it is larger than `limit`, 503 when it takes too long."""
+    return await body_from(request.receive, limit)
+
+
+async def body_from(receive: Receive, limit: int) -> bytes:
+    """The same without a Request. Raises ClientDisconnect too."""
     chunks: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout(BODY_TIME_S):
-            async for chunk in request.stream():
+            while more and size <= DRAIN_LIMIT_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
                 size += len(chunk)
                 if size <= limit:
                     chunks.append(chunk)
-                elif size > DRAIN_LIMIT_BYTES:
-                    break
     except TimeoutError:
-        raise Refusal(503, "too_slow", f"The body did not arrive within {BODY_TIME_S:.0f} s") from None
+        raise too_slow() from None
     if size > limit:
-        raise Refusal(422, "too_large", f"The body has more than the {limit} bytes allowed here")
-    return b"".join(chunks)
+        raise too_large(limit)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def decoded(kind: type[T], body: bytes) -> T:

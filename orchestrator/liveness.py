@@ -41,7 +41,7 @@ def liveness_of(run: Run, heard: Heard) -> Liveness:
         why = f"the run is {run.state}" if run.is_over else "the host was powered off on order"
         return Liveness(UNKNOWN, f"{why}: no calls are expected", run.instance_id or "")
     silent_s = heard.now - heard.at if heard.at is not None else None
-    quiet = silent_s is None or silent_s > QUIET_HEARTBEATS * run.intervals.heartbeat_s
+    quiet = silent_s is None or silent_s > QUIET_HEARTBEATS * run.pace.heartbeat_s
     if heard.auth is not None and quiet and _newer(heard.auth, heard.at):
         return _of(AUTH_FAILED, heard.auth)
     if run.instance_id is None:

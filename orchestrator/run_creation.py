@@ -21,6 +21,18 @@ from vetting_agent.wire import ExpectedDisk
 LONGEST_TOKEN_S = 366 * 86400.0
 
 
+class WantedIntervals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Seconds between calls of the agent; None: the usual ones, or longer ones where the server has very many hosts."""
+
+    heartbeat_s: float | None = None
+    sensor_s: float | None = None
+    log_s: float | None = None
+
+    def chosen(self) -> dict[str, float]:
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in values.items() if value is not None}
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /operator/v1/runs. What is not given comes from the host's hardware profile, if it has one."""
 
@@ -38,7 +50,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     expected_disks: list[ExpectedDisk] | None = None
     spec: Spec | None = None
     on_failure: str = HOLD
-    intervals: Intervals | None = None
+    intervals: WantedIntervals | None = None
     shutdown_when_completed: bool = True
 
 
@@ -56,6 +68,7 @@ def new_run(request: RunRequest, run_id: int, token_hash: str, now: str, templat
     """The record of a new run. Refuses with 422 what makes no sense."""
     template = template or Template()
     hardware = template.profile
+    chosen = request.intervals.chosen() if request.intervals else {}
     stages = _stages(request.stages if request.stages is not None else hardware.stages)
     mac = _mac(request.mac)
     macs = template.host.macs if template.host else ()
@@ -79,7 +92,8 @@ def new_run(request: RunRequest, run_id: int, token_hash: str, now: str, templat
         spec=request.spec or hardware.spec,
         on_failure=_one_of("on_failure", request.on_failure, (HOLD, CONTINUE)),
         shutdown_when_completed=request.shutdown_when_completed,
-        intervals=_intervals(request),
+        intervals=_intervals(chosen),
+        chosen_intervals=tuple(chosen),
         mac=mac,
         macs=() if mac is not None else macs,
     )
@@ -98,7 +112,7 @@ def request_again(run: Run) -> RunRequest:
         expected_disks=run.expected_disks,
         spec=run.spec,
         on_failure=run.on_failure,
-        intervals=run.intervals,
+        intervals=_wanted(run),
         shutdown_when_completed=run.shutdown_when_completed,
     )
 
@@ -134,12 +148,21 @@ def _expiry(valid_s: float | None, now: str) -> str | None:
     return later(now, valid_s)
 
 
-def _intervals(request: RunRequest) -> Intervals:
-    intervals = request.intervals or Intervals()
-    for name in intervals.__struct_fields__:
-        if not 0.05 <= getattr(intervals, name) <= 3600:
+def _intervals(chosen: dict[str, float]) -> Intervals:
+    for name, value in chosen.items():
+        if not 0.05 <= value <= 3600:
             raise Refusal(422, "malformed", f"intervals.{name} must be between 0.05 and 3600 seconds")
-    return intervals
+    return Intervals(**chosen)
+
+
+def _wanted(run: Run) -> WantedIntervals | None:
+    """What the operator chose, as far as it is known: a record of before tells it by what is unusual."""
+    usual = Intervals()
+    own = {name: getattr(run.intervals, name) for name in usual.__struct_fields__}
+    chosen = {
+        name: value for name, value in own.items() if name in run.chosen_intervals or value != getattr(usual, name)
+    }
+    return WantedIntervals(**chosen) if chosen else None
 
 
 def _mac(text: str | None) -> str | None:

@@ -112,6 +112,10 @@ class Run(Record, frozen=True, kw_only=True):
     on_failure: str = HOLD
     shutdown_when_completed: bool = True
     intervals: Intervals = Intervals()
+    chosen_intervals: tuple[str, ...] = ()
+    """Those of them that the operator named; the others may be told longer to the host (pacing.py)."""
+    given_intervals: Intervals | None = None
+    """What the last claim was told, where that is something else."""
 
     hardware: str | None = None
     """The hardware profile that the run's spec and parameters came from, and its version."""
@@ -178,6 +182,16 @@ class Run(Record, frozen=True, kw_only=True):
     @property
     def open_directives(self) -> tuple[Directive, ...]:
         return tuple(one for one in self.directives if one.is_open)
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether one is open."""
+        return any(one.is_open for one in self.directives)
+
+    @property
+    def pace(self) -> Intervals:
+        """How often the host calls."""
+        return self.given_intervals or self.intervals
 
     @property
     def expects_calls(self) -> bool:

@@ -13,15 +13,18 @@ import fcntl
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
-from orchestrator.agent_app import agent_app
+from orchestrator.agent_app import VerbCalls, agent_app
+from orchestrator.agent_line import AgentLine
 from orchestrator.agent_service import AgentService
 from orchestrator.boot_app import boot_app
 from orchestrator.boot_service import BootService
@@ -33,7 +36,9 @@ from orchestrator.iperf import IperfServers
 from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_socket
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
+from orchestrator.pacing import CALLS_PER_S, Pacer
 from orchestrator.retention import Kept, keep_only
+from orchestrator.run_watch import WATCH_S, watch_runs
 from orchestrator.site_keys import SiteKey
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.terminal_access import local_operator
@@ -54,11 +59,12 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
 """Longer than any sensible heartbeat, so that agents keep their TLS connection."""
-WATCH_S = 0.25
 MESSAGE_BYTES = 256 * 1024
 """Of a terminal: what is more comes in several messages."""
 GRACE_S = 5
 IDLE_CHECK_S = 0.05
+
+HttpProtocol = Callable[..., asyncio.Protocol]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class ServeOptions:
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
     webhooks: WebhookOptions = field(default_factory=WebhookOptions)
     kept: Kept = field(default_factory=Kept)
+    calls_per_s: float = CALLS_PER_S
+    """What hosts may make together before the claim tells them longer intervals."""
     push_logs: str | None = None
     """URL of a VictoriaLogs that gets the hosts' log lines."""
     site_keys: tuple[SiteKey, ...] = ()
@@ -123,7 +131,15 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
         await terminals.recover()
         tokens = BootTokens.of(options.data)
-        service = AgentService(store, evidence, iperf, terminals, boot_tokens=tokens, site_keys=options.site_keys)
+        service = AgentService(
+            store,
+            evidence,
+            iperf,
+            terminals,
+            boot_tokens=tokens,
+            site_keys=options.site_keys,
+            pacer=Pacer(options.calls_per_s),
+        )
         url = options.url or f"https://{reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}
         hosts = HostService(store)
@@ -137,7 +153,9 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         accounts = Accounts(store)
         first_code = await accounts.offer_first_login() if page else None
         tls = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
-        await stack.enter_async_context(_listening(agent_app(service, agent_routes(service, terminals)), tcp, **tls))
+        line = partial(AgentLine, VerbCalls(service).answer)
+        app = agent_app(service, agent_routes(service, terminals))
+        await stack.enter_async_context(_listening(app, tcp, tls, line))
         webhooks = WebhookApi(store, options.webhooks.receivers, keys).routes()
         local = [*AccountsApi(accounts).routes(), *webhooks, *operator_routes(terminals, local_operator, PREFIX)]
         await stack.enter_async_context(_listening(operator.app(local), unix))
@@ -145,11 +163,11 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
             from orchestrator.web.console import console_of  # with jinja2: `make vet` serves none
 
             console = console_of(operator, accounts, terminals)
-            await stack.enter_async_context(_listening(console.app(), page, **tls))
+            await stack.enter_async_context(_listening(console.app(), page, tls))
             stack.callback(console.closing.set)
         stack.push_async_callback(terminals.close)  # while the sockets are still there
         await stack.enter_async_context(_in_background(iperf.run()))
-        await stack.enter_async_context(_in_background(_watch(service)))
+        await stack.enter_async_context(_in_background(watch_runs(service)))
         await stack.enter_async_context(_in_background(keep_only(store, options.kept)))
         await _start_webhooks(stack, options.webhooks, service, keys)
         if options.push_logs is not None:
@@ -224,10 +242,12 @@ def _data_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> AsyncIterator[None]:
+async def _listening(
+    app: ASGIApp, listener: socket.socket, tls: dict[str, Any] | None = None, http: HttpProtocol | str = "h11"
+) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=cast("Any", http),
         ws="wsproto",
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
@@ -240,7 +260,7 @@ async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> Async
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        **tls,  # type: ignore[arg-type]  # two of the many keywords, all of them text
+        **(tls or {}),
     )
     config.load()
     if config.ssl is not None:
@@ -280,16 +300,6 @@ async def _in_background(work: object) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def _watch(service: AgentService) -> None:
-    while True:
-        await asyncio.sleep(WATCH_S)
-        try:
-            await service.find_silent_hosts()
-            await service.review_peers()
-        except Exception:
-            log.exception("looking after the runs failed")
 
 
 async def _watch_alerts(alerts: AlertWatch) -> None:

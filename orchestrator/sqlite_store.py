@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from orchestrator.outbox import MOST_WAITING
 from orchestrator.run_record import Record, Run
 from orchestrator.schema import migrate
+from orchestrator.sqlite_bulk import LOG, SAMPLES, STATUS, Rows
 from orchestrator.sqlite_outbox import SqliteOutbox, SqliteOutboxWriter
 from orchestrator.sqlite_retention import SqliteRetention
 from orchestrator.sqlite_rows import DOCUMENT, DOCUMENTS, HOLD_KEY, LOG_COLUMNS, hold_key_of, log_filter, log_view
@@ -53,6 +54,21 @@ class _Changed:
         self.statuses.clear()
 
 
+def _log_values(run_id: int, instance_id: str, lines: Sequence[LogLine]) -> list[Any]:
+    values: list[Any] = []
+    for one in lines:
+        values += (run_id, instance_id, one.seq, one.ts, one.level, one.stage, one.text)
+    return values
+
+
+def _sample_values(run_id: int, samples: Sequence[Sample], received_at: str) -> tuple[Any, ...]:
+    batch = [
+        SampleView(ts=one.ts or received_at, kind=one.kind, key=one.key, value=one.value, unit=one.unit)
+        for one in samples
+    ]
+    return (run_id, _json(batch)) if batch else ()
+
+
 class _Transaction:
     """One write: it sees what is committed, what earlier writes of its batch left, and its own changes."""
 
@@ -65,7 +81,6 @@ class _Transaction:
     ) -> None:
         self._connection = connection
         self._execute = connection.execute
-        self._many = connection.executemany
         self._committed = committed
         self._batch = batch
         self.changed = _Changed()
@@ -93,7 +108,7 @@ class _Transaction:
         self.changed.runs[run.run_id] = run
 
     def put_status(self, run_id: int, status: Status) -> None:
-        self._execute("INSERT OR REPLACE INTO statuses VALUES (?, ?)", (run_id, _json(status)))
+        STATUS.run(self._connection, (run_id, _json(status)))
         self.changed.statuses[run_id] = status
 
     def put_result(self, run_id: int, result_id: str, request: ResultRequest, received_at: str) -> None:
@@ -105,19 +120,10 @@ class _Transaction:
         self._execute("INSERT INTO events (run_id, ts, kind, text) VALUES (?, ?, ?, ?)", row)
 
     def add_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
-        self._many(
-            "INSERT OR IGNORE INTO logs (run_id, instance_id, seq, ts, level, stage, text)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(run_id, instance_id, one.seq, one.ts, one.level, one.stage, one.text) for one in lines],
-        )
+        LOG.run(self._connection, _log_values(run_id, instance_id, lines))
 
     def add_samples(self, run_id: int, samples: Sequence[Sample], received_at: str) -> None:
-        batch = [
-            SampleView(ts=one.ts or received_at, kind=one.kind, key=one.key, value=one.value, unit=one.unit)
-            for one in samples
-        ]
-        if batch:
-            self._execute("INSERT INTO samples (run_id, batch) VALUES (?, ?)", (run_id, _json(batch)))
+        SAMPLES.run(self._connection, _sample_values(run_id, samples, received_at))
 
     def hold_key(self, run_id: int) -> HoldKey | None:
         return hold_key_of(self._execute(HOLD_KEY, (run_id,)).fetchone())
@@ -205,6 +211,17 @@ class SqliteStore:
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         return cast(T, await self._writer.submit(lambda: self._transact(work)))
+
+    async def keep_status(self, run_id: int, status: Status) -> None:
+        statuses = self._batch.statuses
+        rows = Rows(STATUS, (run_id, _json(status)), lambda: statuses.__setitem__(run_id, status))
+        await self._writer.submit(rows)
+
+    async def keep_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
+        await self._writer.submit(Rows(LOG, _log_values(run_id, instance_id, lines)))
+
+    async def keep_samples(self, run_id: int, samples: Sequence[Sample], received_at: str) -> None:
+        await self._writer.submit(Rows(SAMPLES, _sample_values(run_id, samples, received_at)))
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         """On the writer's thread. A write that raises leaves nothing for the next ones of its batch to see."""

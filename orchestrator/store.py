@@ -167,6 +167,18 @@ class Store(Protocol):
         """
         ...
 
+    async def keep_status(self, run_id: int, status: Status) -> None:
+        """A write that is nothing but `put_status`; cheaper, because it is done with those of other hosts."""
+        ...
+
+    async def keep_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
+        """The same of `add_log_lines`."""
+        ...
+
+    async def keep_samples(self, run_id: int, samples: Sequence[Sample], received_at: str) -> None:
+        """The same of `add_samples`."""
+        ...
+
     async def result(self, run_id: int, result_id: str) -> ResultRequest | None: ...
 
     async def events(self, run_id: int, limit: int) -> list[EventView]:

@@ -100,7 +100,7 @@ class Terminals:
             columns=max(2, min(columns, 1000)),
             rows=max(1, min(rows, 500)),
             limits=self.limits,
-            heartbeat_s=run.intervals.heartbeat_s,
+            heartbeat_s=run.pace.heartbeat_s,
         )
 
     def _expire(self, session: TerminalSession) -> None:

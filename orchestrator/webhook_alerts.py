@@ -53,7 +53,7 @@ class AlertWatch:
             if state != alive.state:
                 since = now
             self._since[run.run_id] = (alive.state, since)
-            lasted = now - since >= LASTING_HEARTBEATS * run.intervals.heartbeat_s
+            lasted = now - since >= LASTING_HEARTBEATS * run.pace.heartbeat_s
             if lasted and self._told.get(run.run_id) != alive.state:
                 await self._tell(run, alive)
             return

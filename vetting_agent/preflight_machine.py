@@ -111,7 +111,7 @@ class MachineHops:
         return Seen(f"answers, firmware {firmware[0]}" if firmware else "answers")
 
     async def gpu(self) -> Seen:
-        from probes import gpus
+        from probes import gpus, nvml
         from probes.notes import Notes
 
         devices = await apart(lambda: gpus.compute_devices(self.host, Notes()), "gpus")
@@ -124,8 +124,8 @@ class MachineHops:
             return Seen(f"{len(devices)} with {', '.join(sorted({str(one.driver) for one in devices}))}")
         try:
             async with asyncio.timeout(3 * self.hop_s):
-                sample = (await gpus.sample_nvml(self.host))[0]
-        except (gpus.NvmlUnusable, ToolError, TimeoutError) as problem:
+                sample = (await nvml.sample_nvml(self.host))[0]
+        except (nvml.NvmlUnusable, ToolError, TimeoutError) as problem:
             return self._told("GPU", Signal.GPU_DRIVER_MISSING, str(problem) or "the driver does not answer")
         return Seen(f"{len(sample.gpus)} of {len(devices)}, NVIDIA driver {sample.driver}")
 

@@ -1,6 +1,7 @@
-"""What the agent costs, beside ironic-python-agent on the same machine in the same run.
+"""What the agent costs, beside ironic-python-agent on the same machine in the same run; and what the server takes.
 
     python tests/bench/bench.py [--write docs/bench.md] [--runs 5] [--pairs 3] [--cache DIR]
+    python tests/bench/bench.py --only server [--write docs/bench.md]   this section alone, the rest stays
 
 Each agent sits in an environment of its own under the cache folder, with nothing else installed; they are made
 on the first call. All traffic is on loopback, nothing is written to a disk but temporary files.
@@ -26,9 +27,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.bench import disks_at_once, tools_cost
+from tests.bench import disks_at_once, server_load, tools_cost
 from tests.bench.fakes import Fake
 from tests.bench.processes import cpu_s, memory_mib, running
+from tests.bench.sections import with_section
 
 ROOT = Path(__file__).parents[2]
 SETTLE_S = 3.0
@@ -246,15 +248,38 @@ def page(ours: Figures, theirs: Figures, costs: Sequence[tools_cost.Cost], disks
         for title, name, form, goal in ROWS
     ]
     costs_rows = [f"| {cost.tool} | {cost.share_text()} | {cost.ratio_text()} |" for cost in costs]
-    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release().partition('-')[0]}"
     return PAGE.format(
-        machine=f"{machine}, Python {platform.python_version()}, load average at the end {os.getloadavg()[0]:.1f}",
+        machine=f"{machine_text()}, load average at the end {os.getloadavg()[0]:.1f}",
         runs=runs,
         remark=remark,
         rows="\n".join(rows),
         costs="\n".join(costs_rows),
         disks=disks,
     )
+
+
+def machine_text() -> str:
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release().partition('-')[0]}"
+    return f"{machine}, Python {platform.python_version()}"
+
+
+def add_server(page_text: str, args: argparse.Namespace) -> str:
+    """The page with the server's section measured anew; its picture is written beside the page."""
+    sizes = tuple(int(size) for size in args.sizes.split(","))
+    found = server_load.measure(args.server_s, args.rhythm_s, sizes)
+    if args.write is not None:
+        args.write.parent.mkdir(parents=True, exist_ok=True)
+        server_load.write_chart(found, args.write.parent)
+    return with_section(page_text, "server", server_load.text_of(found, machine_text()))
+
+
+def tell(text: str, to: Path | None) -> int:
+    """Print the page, and write it where it belongs."""
+    sys.stdout.write(text)
+    if to is not None:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,7 +290,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=3, help="pairs of a tool under the agent and alone")
     parser.add_argument("--cache", type=Path, default=ROOT / ".venv" / "bench")
     parser.add_argument("--fresh", action="store_true", help="install this project again first")
+    parser.add_argument("--only", choices=("server",), help="measure this section alone")
+    parser.add_argument("--server-s", type=float, default=15.0, help="seconds of each of the server's measurements")
+    parser.add_argument("--rhythm-s", type=float, default=300.0, help="seconds of 2,000 hosts at their real rhythm")
+    parser.add_argument("--sizes", default=",".join(map(str, server_load.SIZES)), help="of the chart, in hosts")
     args = parser.parse_args(argv)
+    if args.only == "server":
+        old = args.write.read_text() if args.write is not None and args.write.exists() else ""
+        return tell(add_server(old, args), args.write)
     if args.fresh:
         shutil.rmtree(args.cache / "agent", ignore_errors=True)
     our_python = environment(args.cache / "agent", _copied_source)
@@ -286,11 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tools_cost.iperf3(args.pairs, our_python),
     ]
     text = page(ours, theirs, costs, disks_text(args.pairs), remark, args.runs)
-    sys.stdout.write(text)
-    if args.write is not None:
-        args.write.parent.mkdir(parents=True, exist_ok=True)
-        args.write.write_text(text)
-    return 0
+    return tell(add_server(text, args), args.write)
 
 
 def _version(their_python: Path) -> str:

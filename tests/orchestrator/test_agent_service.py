@@ -17,6 +17,7 @@ from orchestrator.clock import later, now_text
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import new_hold_key
 from orchestrator.run_record import Intervals, Run
+from orchestrator.run_watch import find_silent_hosts
 from orchestrator.sqlite_store import SqliteStore
 from orchestrator.tokens import hash_of
 from tests.orchestrator.making import MAC
@@ -99,12 +100,12 @@ async def test_last_words_are_taken_for_a_minute(tmp_path: Path) -> None:
 async def test_silence_counts_from_the_start_of_the_server_at_the_earliest(tmp_path: Path) -> None:
     async with here(tmp_path) as one:
         restarted = AgentService(one.store, one.service.evidence)
-        await restarted.find_silent_hosts()
+        await find_silent_hosts(restarted)
         run = one.store.find_run(one.run_id)
         assert run is not None
         assert not run.stalled
         restarted.started_at -= 6.5
-        await restarted.find_silent_hosts()
+        await find_silent_hosts(restarted)
         run = one.store.find_run(one.run_id)
         assert run is not None
         assert run.stalled

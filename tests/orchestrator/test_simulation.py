@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator.operator_messages import RunCreated
-from orchestrator.simulation.agents import Load, simulate
+from orchestrator.simulation.agents import Load, Plan, simulate
 from tests.orchestrator.served import Served
 from tests.orchestrator.test_cli import as_json, typed
 
@@ -55,9 +55,11 @@ def test_refused_calls_are_counted_by_their_status(served: Served) -> None:
                 await asyncio.to_thread(served.operator.post, f"/runs/{one.run_id}/release", json={})
 
         releasing = asyncio.create_task(release())
-        figures, _ = await simulate(served.url, served.info["fingerprint"], made, Load(flat_out=True), 1.5)
+        fingerprint, load = served.info["fingerprint"], Load(flat_out="heartbeat")
+        plan = Plan(url=served.url, fingerprint=fingerprint, runs=made, load=load, seconds=1.5)
+        figures = await simulate(plan)
         await releasing
-        return figures.failures, dict(figures.failed["heartbeat"])
+        return figures.failures, figures.failed["heartbeat"]
 
     failures, failed = asyncio.run(whole())
     assert set(failed) == {"410"}

@@ -1,0 +1,23 @@
+"""What agents name things with: looked at before it is kept. Raises Refusal 422."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.run_record import normal_mac
+from orchestrator.steps import Refusal
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+def given_mac(text: str) -> str:
+    """In its normal form."""
+    mac = normal_mac(text)
+    if mac is None:
+        raise Refusal(422, "malformed", f"mac must be a MAC address, lower case with colons, not {text[:64]!r}")
+    return mac
+
+
+def check_identifier(name: str, text: str) -> None:
+    if not IDENTIFIER.fullmatch(text):
+        raise Refusal(422, "malformed", f"{name} must be 1 to 64 letters, digits, dots, colons or dashes")
