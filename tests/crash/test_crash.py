@@ -42,7 +42,7 @@ INSTANCE = "i"
 
 
 class Forgetful(Orchestrator):
-    module = "tests.crash.forgetful"
+    program = ("tests.crash.forgetful",)
 
 
 def plan(script: str, *kills: Kill) -> Plan:

@@ -21,6 +21,8 @@ FAULTS = ("not passed on", "answer lost", "status 500", "garbage", "half an answ
 class _Server(ThreadingHTTPServer):
     """Peers that hang up in the middle are what this is about: no word of them on standard error."""
 
+    request_queue_size = 64
+
     def handle_error(self, request: object, client_address: object) -> None:
         return
 
@@ -37,7 +39,9 @@ class Lossy:
         self._server = _Server(("127.0.0.1", 0), self._handler())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        # Each handshake is its own thread's: one that a client gives up must not keep the others waiting.
+        listening = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self._server.socket = listening
         self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Lossy:

@@ -31,7 +31,7 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 40.0) -> 
 class Orchestrator:
     """`vetting-orchestrator serve` as a process. `kill` and `start` again model a crash."""
 
-    module = "orchestrator"
+    program: tuple[str, ...] = ("orchestrator",)
 
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
@@ -41,7 +41,7 @@ class Orchestrator:
         self.facts: dict[str, Any] = {}
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", self.module, "serve", "--data", str(self.data), "--json"]
+        argv = [sys.executable, "-m", *self.program, "serve", "--data", str(self.data), "--json"]
         with (self.data.parent / "orchestrator.err").open("a") as errors:
             self.process = subprocess.Popen(
                 [*argv, "--listen", self._listen, *self._arguments], stdout=subprocess.PIPE, stderr=errors, text=True
