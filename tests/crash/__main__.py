@@ -1,8 +1,10 @@
 """Kills agents and orchestrators in the middle of runs, and looks whether anything was lost or doubled.
 
-    python -m tests.crash [--runs 300] [--seed N] [--jobs 1] [--minutes M] [--write FILE] [--replay SEED:INDEX]
+    python -m tests.crash [--runs 300] [--seed N] [--jobs 1] [--minutes M] [--examples 1500] [--write FILE]
+    python -m tests.crash --replay SEED:INDEX
 
-A run that fails is named by its seed and index, and its folder stays; `--replay` plays it again and tells its diary.
+After the runs the model (machine.py) is put through `--examples` sequences of its own. A run that fails is named by its
+seed and index, and its folder stays; `--replay` plays it again and tells its diary.
 """
 
 from __future__ import annotations
@@ -38,9 +40,26 @@ def main(argv: list[str] | None = None) -> int:
     failed = [one for one in verdicts if one.complaints]
     took = time.monotonic() - began
     print(f"{len(verdicts)} runs in {took:.0f} s, {len(failed)} failed")
+    if not arguments.replay and arguments.examples:
+        deep(arguments.examples)
     if arguments.write:
-        Path(arguments.write).write_text(page_of(verdicts, took, arguments.jobs, len(plans)))
+        page = page_of(verdicts, took, arguments.jobs, len(plans), 0 if arguments.replay else arguments.examples)
+        Path(arguments.write).write_text(page)
     return 1 if failed else 0
+
+
+def deep(examples: int) -> None:
+    """So many sequences of the model. Raises what the first that fails raises, told as its shortest form."""
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+
+    from tests.crash.machine import RunOnAWire
+
+    began = time.monotonic()
+    checks = list(HealthCheck)
+    how = settings(max_examples=examples, stateful_step_count=50, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(RunOnAWire, settings=settings(how, database=None, print_blob=False))
+    print(f"{examples} sequences of the model in {time.monotonic() - began:.0f} s: none fails, none is stuck")
 
 
 def _played(plans: list[Plan], folder: Path, jobs: int, until: float) -> Iterator[Verdict]:
@@ -76,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no run after so long")
+    parser.add_argument("--examples", type=int, default=1500, help="sequences of the model; 0: none")
     parser.add_argument("--replay", metavar="SEED:INDEX", help="play this run alone")
     parser.add_argument("--write", metavar="FILE", help="write the table of results")
     return parser

@@ -42,7 +42,7 @@ must bring each run to an end from wherever that leads.
 """
 
 
-def page_of(verdicts: Sequence[Verdict], took_s: float, jobs: int, asked: int) -> str:
+def page_of(verdicts: Sequence[Verdict], took_s: float, jobs: int, asked: int, examples: int = 0) -> str:
     """Markdown."""
     failed = [one for one in verdicts if one.complaints]
     seeds = sorted({one.plan.seed for one in verdicts})
@@ -61,7 +61,8 @@ def page_of(verdicts: Sequence[Verdict], took_s: float, jobs: int, asked: int) -
         f"looked at. The last process that a killed agent had started was gone after {gone:.1f} s at most."
     )
     parts = [HEAD, head, figures, *_tables(verdicts), *_failures(failed)]
-    return "\n\n".join(part.strip() for part in parts) + "\n" + TAIL
+    said = f"\n{examples} sequences were put to it in this run, and none failed.\n" if examples else ""
+    return "\n\n".join(part.strip() for part in parts) + "\n" + TAIL + said
 
 
 def _tables(verdicts: Sequence[Verdict]) -> Iterable[str]:
