@@ -90,14 +90,17 @@ class Play:
 
     # --- kills --------------------------------------------------------------------------------------------------------
 
-    def moment(self, verb: str, number: int, phase: str) -> None:
-        """Called from the relay's threads, and for START from the keeper's."""
+    def moment(self, verb: str, number: int, phase: str) -> bool:
+        """Whether somebody is killed at once. Called from the relay's threads, and for START from the keeper's."""
+        killed = False
         for kill in self.plan.kills:
             if (kill.verb, kill.number) == (verb, number) and phase == kill.phase:
                 if kill.delay_s:
                     self._later(kill)
                 else:
                     self._kill(kill)
+                    killed = True
+        return killed
 
     def _later(self, kill: Kill) -> None:
         timer = threading.Timer(kill.delay_s, self._kill, [kill])
@@ -235,9 +238,8 @@ def staged(plan: Plan, folder: Path, *, serve: Callable[[Path], Orchestrator] = 
         )
         certificate, key = (next(orchestrator.data.rglob(pattern)) for pattern in ("*cert*.pem", "*key*.pem"))
 
-        def moment(verb: str, number: int, phase: str) -> None:
-            if play is not None:
-                play.moment(verb, number, phase)
+        def moment(verb: str, number: int, phase: str) -> bool:
+            return play is not None and play.moment(verb, number, phase)
 
         with Relay(orchestrator.url, certificate, key, moment) as relay:
             agent = Kept(folder / "agent", relay.url, orchestrator.fingerprint, created, program=SUBJECT)

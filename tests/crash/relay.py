@@ -22,8 +22,8 @@ PATIENCE_S = 5.0
 """So long a request waits for an orchestrator that is being started again, as one does in a queue of the network."""
 AWAY = httpx.Response(502, content=b"<html>bad gateway")
 
-Moment = Callable[[str, int, str], None]
-"""Verb, its number in this run, and BEFORE or AFTER."""
+Moment = Callable[[str, int, str], bool]
+"""Verb, its number in this run, and BEFORE or AFTER; whether somebody was killed just then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,7 @@ class Relay(Lossy):
         self._tell(moments, BEFORE)
         answer = self._asked(path, headers, body)
         self.heard.exchanges.append(Exchange(verb, instance, said, answer.status_code, _object(answer.content)))
-        self._tell(moments, AFTER)
-        return answer
+        return AWAY if self._tell(moments, AFTER) else answer  # what a dead orchestrator said is not handed back
 
     def _moments_of(self, verb: str, instance: str, said: dict[str, Any]) -> list[tuple[str, int]]:
         with self._counting:
@@ -80,9 +79,9 @@ class Relay(Lossy):
             self._numbers.update(kinds)
             return [(kind, self._numbers[kind]) for kind in kinds]
 
-    def _tell(self, moments: list[tuple[str, int]], phase: str) -> None:
-        for kind, number in moments:
-            self._moment(kind, number, phase)
+    def _tell(self, moments: list[tuple[str, int]], phase: str) -> bool:
+        killed = [self._moment(kind, number, phase) for kind, number in moments]
+        return any(killed)
 
     def _asked(self, path: str, headers: dict[str, str], body: bytes) -> httpx.Response:
         """What cannot have arrived is tried again for a while; what may have arrived is not."""
