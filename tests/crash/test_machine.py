@@ -10,7 +10,7 @@ from tests.crash.forgetful import Forgetful
 from tests.crash.machine import RunOnAWire
 
 QUICK = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
+    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
 )
 RunOnAWire.TestCase.settings = QUICK
 TestRunOnAWire = RunOnAWire.TestCase

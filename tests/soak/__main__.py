@@ -30,6 +30,10 @@ from tests.walk.rig import Agent, Orchestrator, wait_for
 KEPT_S = 60
 """Logs and samples, in real seconds."""
 WARM_UP_S = 5.0
+LEAST_SHARE = 0.7
+"""Of the calls that the pace asks for: with fewer the machine was too busy, and nothing is said of growth."""
+CALLS_PER_S = 1 / 10 + 1 / 5 + 1 / 2
+"""Of one agent at its own pace: heartbeat, samples, log."""
 
 
 class Counted(Orchestrator):
@@ -52,7 +56,15 @@ class Soaked:
     """Whether the real agent still held at the end, and had been heard all the time."""
 
     @property
+    def share(self) -> float:
+        """The part of the calls asked for that were made."""
+        asked = self.minutes * 60 * self.agents * self.pace * CALLS_PER_S
+        return sum(map(len, self.figures.times.values())) / asked
+
+    @property
     def complaints(self) -> list[str]:
+        if self.share < LEAST_SHARE:
+            return [f"only {self.share:.0%} of the calls were made: this machine was too busy to say anything"]
         grown = [
             f"{who}: {one.limit.name} grows by {one.text(one.rise)} of {one.text(one.allowed)} allowed"
             for who, found in self.of.items()
@@ -122,7 +134,8 @@ def soak(folder: Path, minutes: float, pace: float, agents: int, every_s: float 
 
 def page_of(soaked: Soaked) -> str:
     """Markdown."""
-    calls = sum(map(len, soaked.figures.times.values()))
+    made = sum(map(len, soaked.figures.times.values()))
+    calls = f"{made} calls of simulated agents ({soaked.share:.0%} of those asked for)"
     rows = ["| process | figure | mean | rise | allowed | |", "|---|---|---|---|---|---|"]
     for who, found in soaked.of.items():
         for one in found:
@@ -136,7 +149,7 @@ def page_of(soaked: Soaked) -> str:
 
 Written by `make soak`. A real `vetting-orchestrator serve` with {soaked.agents} simulated agents that call
 {soaked.pace:g} times as often as real ones (heartbeats, samples, logs), and one real agent in a hold that does the
-same: {hours:.1f} h in {soaked.minutes:g} min. {calls} calls of simulated agents, {soaked.figures.failures} failed;
+same: {hours:.1f} h in {soaked.minutes:g} min. {calls}, {soaked.figures.failures} failed;
 {soaked.figures.log_lines} log lines. Logs and samples are kept for {KEPT_S} s.
 
 **{"Nothing grows" if not soaked.complaints else "; ".join(soaked.complaints)}.** A straight line is fitted to the

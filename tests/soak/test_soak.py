@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.__main__ import page_of, soak
+from orchestrator.simulation.figures import Figures
+from tests.soak.__main__ import Soaked, page_of, soak
 from tests.soak.trend import LIMITS, MIB, Sample, Watch, trends
 from tests.walk.rig import wait_for
 
@@ -54,6 +55,15 @@ def test_only_the_second_half_counts_and_the_limit_is_where_it_is_said() -> None
     assert [one.grows for one in above] == [True, False]
     with pytest.raises(ValueError, match="too few"):
         trends(samples(0.0)[:5])
+
+
+def test_a_machine_that_was_too_busy_says_nothing() -> None:
+    figures = Figures(times={"heartbeat": [0.01] * 400})
+    few = Soaked(minutes=10, pace=12, agents=4, figures=figures, of={"server": trends(samples(0.0))}, held=True)
+    assert "only 2%" in few.complaints[0]
+    figures.times["log"] = [0.01] * 20_000
+    assert few.complaints == []
+    assert "Nothing grows" in page_of(few)
 
 
 @pytest.mark.slow
