@@ -250,6 +250,7 @@ class RunOnAWire(RuleBasedStateMachine):
         for stage in self.run.stages:
             record = self.run.record_of(stage)
             assert record.result_id is not None, f"{stage} was skipped"
+            assert record.result_id in self.truth, f"{stage} has a result that nobody posted"
             execution = self.truth[record.result_id]
             assert record.valid, f"{stage} has no valid pass"
             assert (execution.stage, execution.passed) == (stage, True), f"{stage} did not pass"
