@@ -37,6 +37,8 @@ from tests.crash.verdict import Verdict, played
 from tests.walk.rig import Orchestrator, wait_for
 from vetting_agent.evidence import pack
 
+# httpx leaves the socket of an operator's call open that found the server killed.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 SCRIPT = {one.name: one for one in SCRIPTS}
 INSTANCE = "i"
 
