@@ -7,10 +7,12 @@ TEST_ARGS ?=
 FUZZ_ARGS ?=
 BOOT_ARGS ?=
 LAB_ARGS ?= --write docs/lab.md
+CRASH_ARGS ?= --jobs 2 --write docs/crash.md
+SOAK_ARGS ?= --write docs/soak.md
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-image vet test check fuzz detection bench image boot image-test lab clean
+.PHONY: help setup setup-test setup-image vet test check fuzz crash soak detection bench image boot image-test lab clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -22,6 +24,7 @@ help: ## List these targets.
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
 	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which,"
 	@echo "    VETTING_FUZZ_JOBS how many processes: make fuzz FUZZ_ARGS=fio"
+	@echo "  CRASH_ARGS passes flags to crash: make crash CRASH_ARGS='--replay 7:42'; SOAK_ARGS to soak: SOAK_ARGS='--minutes 2'"
 	@echo "  PYTHON chooses the interpreter, 3.11 or newer: make setup PYTHON=/usr/bin/python3.13"
 
 setup: ## Install what is missing to vet this machine: system tools and the environment in .venv.
@@ -44,6 +47,12 @@ check: setup-test ## Lint, formatting and types.
 fuzz: setup-test ## Put 100,000 broken answers to the parsers, and 20,000 machines to the guard of the disks.
 	@$(VENV_PYTHON) -W ignore -m tests.fuzz.drive $(FUZZ_ARGS)
 	@test -n '$(FUZZ_ARGS)' || VETTING_FUZZ_CASES=20000 $(VENV_PYTHON) -m pytest -q tests/stages/test_wipe_guard.py
+
+crash: setup-test ## Kill agents and orchestrators in 300 runs, as root, and write docs/crash.md.
+	@exec $(VENV_PYTHON) -m tests.crash $(CRASH_ARGS)
+
+soak: setup-test ## Two hours of heartbeats, logs and a hold in ten minutes, as root; write docs/soak.md.
+	@exec $(VENV_PYTHON) -m tests.soak $(SOAK_ARGS)
 
 detection: setup-test ## Run the tests that show what is found and what is left alone; write docs/detection.md.
 	@exec $(VENV_PYTHON) -m pytest -q --write-detection

@@ -143,6 +143,8 @@ def described(directive: Directive) -> str:
 def beat(run: Run, event: Beat, now: str) -> Step:
     """A heartbeat: its acknowledgement taken, and the most urgent open directive handed out."""
     step = Step(run)
+    if run.powered_off and not _are_last_words(run, event):
+        step = given_again(step)
     if event.acked_cmd_id is not None:
         step = _acknowledged(step, event, now)
     waiting = sorted(step.run.open_directives, key=lambda one: URGENCY.index(one.cmd))
@@ -153,6 +155,12 @@ def beat(run: Run, event: Beat, now: str) -> Step:
         directive = replace(directive, sent_at=now)
         step = step.then(with_directive(step.run, directive), Note("directive", f"{described(directive)}: handed out"))
     return Step(step.run, step.notes, directive=directive)
+
+
+def _are_last_words(run: Run, event: Beat) -> bool:
+    """Whether the agent says, once more perhaps, that it did what ends it."""
+    last = last_end_of(run)
+    return last is not None and last.cmd_id == event.acked_cmd_id
 
 
 def _acknowledged(step: Step, event: Beat, now: str) -> Step:
@@ -179,6 +187,22 @@ def carried_out(step: Step, directive: Directive, now: str) -> Step:
         ended = close_on_end(replace(moved_to(run, ABORTED, now), finished_at=now), now)
         return step.then(ended, Note("state", f"{run.state} -> {ABORTED}"))
     return step
+
+
+def last_end_of(run: Run) -> Directive | None:
+    """The newest order to end the agent that was done, or that silence was taken for an answer to."""
+    ends = (one for one in reversed(run.directives) if one.cmd in {SHUTDOWN, ABORT} and one.status == DONE)
+    return next(ends, None)
+
+
+def given_again(step: Step) -> Step:
+    """The host that was taken for off is up: the order that was to end its agent is open again."""
+    order = last_end_of(step.run)
+    run = replace(step.run, powered_off=False)
+    if order is None:
+        return step.then(run)
+    text = f"{described(order)}: given again, the host still calls"
+    return step.then(with_directive(run, replace(order, status=WAITING, acked_at=None)), Note("directive", text))
 
 
 def close_on_end(run: Run, now: str) -> Run:

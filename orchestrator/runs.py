@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from orchestrator.directives import beat, carried_out, close_on_end, order, powered_off_at_end
+from orchestrator.directives import (
+    beat,
+    carried_out,
+    close_on_end,
+    given_again,
+    last_end_of,
+    order,
+    powered_off_at_end,
+)
 from orchestrator.results import post_result
 from orchestrator.run_record import CANCELLED, DONE, RELEASED, Run
 from orchestrator.steps import (
@@ -119,11 +127,18 @@ def _next_claim(step: Step, event: Claimed, now: str) -> Step:
         Note("claim", f"claimed by a new agent after {'a reboot' if rebooted else 'the old one ended'}"),
     )
     if ordered_off:
-        return _started_anew(step, now)
+        return _started_anew(_still_up(step, old, event), now)
     if rebooted and lost_stage is not None:
         text = f"The host rebooted while {lost_stage} was running"
         return _failed(step, lost_stage, ReasonCode.HOST_REBOOTED, text, now)
     return _resumed(step, now)
+
+
+def _still_up(step: Step, old: Run, event: Claimed) -> Step:
+    """In the boot that was to end the order stands: the agent was killed between its last words and the power-off."""
+    last = last_end_of(step.run)
+    same_boot = event.kernel_boot_id is not None and event.kernel_boot_id == old.kernel_boot_id
+    return given_again(step) if same_boot and last is not None and last.cmd == SHUTDOWN else step
 
 
 def _started_anew(step: Step, now: str) -> Step:

@@ -26,7 +26,7 @@ from tenacity.wait import wait_base, wait_random_exponential
 from vetting_agent import wire
 from vetting_agent.errors import FINAL_STATUS, FinalRefusal, Rejected, Trouble
 from vetting_agent.params import BootParams, Token
-from vetting_agent.pinning import Way
+from vetting_agent.pinning import WHOLE_CALL_S, Way
 from vetting_agent.printable import printable
 
 CALL_LIMIT_S = 10.0
@@ -37,6 +37,9 @@ ANSWER_LIMIT_BYTES = 2**20
 SHOWN_BODY_CHARACTERS = 2000
 UNPROVEN_REFUSAL_S = 60.0
 MAX_RETRY_AFTER_DIGITS = 9
+HANDSHAKE_SHARE = 0.9
+"""The part of a call's time after which httpx itself gives a connection up and closes it. One that is cancelled in its
+handshake stays open until it is collected."""
 
 ReplyT = TypeVar("ReplyT")
 ResultT = TypeVar("ResultT")
@@ -178,8 +181,9 @@ class Client:
         headers = headers | self.credentials() | {"Accept-Encoding": "identity"}
         try:
             async with asyncio.timeout(limit_s):
-                response, content = await self._exchange(f"{self.base}/{path}", body, headers, query)
-        except TimeoutError:
+                timeout = httpx.Timeout(WHOLE_CALL_S, connect=HANDSHAKE_SHARE * limit_s)
+                response, content = await self._exchange(f"{self.base}/{path}", body, headers, query, timeout)
+        except (TimeoutError, httpx.ConnectTimeout):
             self._unproven_since = None
             raise Trouble(verb, f"no answer within {limit_s:g} s", maybe_done=True) from None
         except _AnswerTooLong as problem:
@@ -191,15 +195,15 @@ class Client:
         return content
 
     async def _exchange(
-        self, url: str, body: bytes, headers: dict[str, str], query: dict[str, str]
+        self, url: str, body: bytes, headers: dict[str, str], query: dict[str, str], timeout: httpx.Timeout
     ) -> tuple[httpx.Response, bytes]:
         client = await self.way.client()
         try:
-            return await _send(client, url, body, headers, query)
+            return await _send(client, url, body, headers, query, timeout)
         except httpx.ConnectError:
             if not await self.way.renew():
                 raise
-            return await _send(await self.way.client(), url, body, headers, query)
+            return await _send(await self.way.client(), url, body, headers, query, timeout)
 
     def _judge(self, verb: str, response: httpx.Response, content: bytes) -> None:
         """The status table of the protocol."""
@@ -247,9 +251,15 @@ class _AnswerTooLong(Exception):
 
 
 async def _send(
-    client: httpx.AsyncClient, url: str, body: bytes, headers: dict[str, str], query: dict[str, str]
+    client: httpx.AsyncClient,
+    url: str,
+    body: bytes,
+    headers: dict[str, str],
+    query: dict[str, str],
+    timeout: httpx.Timeout,
 ) -> tuple[httpx.Response, bytes]:
-    async with client.stream("POST", url, content=body, headers=headers, params=query or None) as response:
+    params = query or None
+    async with client.stream("POST", url, content=body, headers=headers, params=params, timeout=timeout) as response:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise _AnswerTooLong("the answer is compressed, which was not asked for")
         too_long = f"the answer is longer than {ANSWER_LIMIT_BYTES} bytes"

@@ -375,6 +375,21 @@ def test_a_host_that_was_told_to_power_off_begins_its_stage_anew() -> None:
     assert walk.beat() == "", "the reboot answers the order"
 
 
+def test_a_host_that_is_still_up_after_its_power_off_is_told_again() -> None:
+    """Its agent was killed between its last words and the power-off, and its unit started it again."""
+    walk = claimed()
+    walk.pass_all(until="CPUStress")
+    cmd_id = walk.order("shutdown")
+    walk.beat(cmd_id, "done")
+    walk.claim("two")
+    assert walk.beat() == "shutdown"
+    walk.beat(cmd_id, "done")
+    assert walk.run.powered_off
+    walk.claim("three", boot="boot-2")
+    assert walk.beat() == ""
+    assert walk.run.in_flight == "CPUStress"
+
+
 def test_a_completed_host_that_boots_again_is_powered_off_again() -> None:
     walk = claimed(stages=TWO)
     walk.pass_all()
@@ -403,6 +418,26 @@ def test_silence_is_expected_of_a_host_that_was_powered_off() -> None:
     assert walk.run.powered_off
     assert walk.run.directives[0].cmd_id == cmd_id
     assert not walk.run.expects_calls
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_an_order_that_silence_stood_for_is_given_again_to_an_agent_that_calls_again(completed: bool) -> None:
+    """It was handed out, but the answer was lost with the network, and the agent went on."""
+    walk = claimed(stages=TWO)
+    if completed:
+        walk.pass_all()
+    else:
+        walk.order("shutdown")
+    walk.beat()
+    walk.take(WentSilent())
+    assert walk.run.powered_off
+    assert walk.beat() == "shutdown"
+    assert not walk.run.powered_off
+    assert walk.run.expects_calls
+    cmd_id = walk.run.directives[0].cmd_id
+    walk.beat(cmd_id, "done")
+    walk.beat(cmd_id, "done")
+    assert walk.run.powered_off, "its last words, twice"
 
 
 def test_a_key_is_given_in_a_hold_only() -> None:

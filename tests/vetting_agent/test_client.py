@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from pytest_httpx import HTTPXMock
 
@@ -43,6 +46,15 @@ def make_client(notes: list[str] | None = None) -> Client:
     way = FixedWay(httpx.AsyncClient(trust_env=False, verify=NO_TRUST))
     note = (lambda verb, text: notes.append(f"{verb}: {text}")) if notes is not None else (lambda _verb, _text: None)
     return Client(params, "instance-1", way, backoff=Backoff(0.01, 0.02), note=note)
+
+
+@pytest.fixture
+def mute_server() -> Iterator[int]:
+    """The port of one that takes connections and never says a word, as one that is stopped does."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+        yield listener.getsockname()[1]
 
 
 SUMMARY = wire.Summary(
@@ -357,3 +369,25 @@ async def test_evidence_is_a_gzip_with_its_digest(httpx_mock: HTTPXMock) -> None
     assert request.headers["X-Content-SHA256"] == "d" * 64
     assert request.content == b"packed"
     await one.close()
+
+
+async def test_a_server_that_hangs_in_the_handshake_costs_no_descriptors(
+    mute_server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for the collector, which would close what a cancelled handshake leaves open, some day."""
+    monkeypatch.setattr(client_module, "HANDSHAKE_SHARE", 0.1)
+    params = BootParams(f"https://127.0.0.1:{mute_server}", 7, Token(TOKEN))
+    way = FixedWay(httpx.AsyncClient(trust_env=False, verify=NO_TRUST))
+    client = Client(params, "instance-1", way)
+    gc.disable()
+    try:
+        open_files = []
+        for _ in range(8):
+            with pytest.raises(Trouble, match=r"no answer within 5 s"):
+                await client.heartbeat(wire.HeartbeatRequest())
+            open_files.append(psutil.Process().num_fds())
+    finally:
+        gc.enable()
+        gc.collect()
+        await client.close()
+    assert open_files[-1] - open_files[0] <= 2, open_files

@@ -18,6 +18,15 @@ import httpx
 FAULTS = ("not passed on", "answer lost", "status 500", "garbage", "half an answer")
 
 
+class _Server(ThreadingHTTPServer):
+    """Peers that hang up in the middle are what this is about: no word of them on standard error."""
+
+    request_queue_size = 64
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        return
+
+
 class Lossy:
     """Listens on a free port of loopback while its block lasts."""
 
@@ -27,10 +36,12 @@ class Lossy:
         self._share = share
         self._lock = threading.Lock()
         self._client = httpx.Client(base_url=upstream, verify=False, timeout=20, trust_env=False)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        # Each handshake is its own thread's: one that a client gives up must not keep the others waiting.
+        listening = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self._server.socket = listening
         self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Lossy:

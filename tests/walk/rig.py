@@ -31,6 +31,8 @@ def wait_for(condition: Callable[[], Any], what: str, limit_s: float = 40.0) -> 
 class Orchestrator:
     """`vetting-orchestrator serve` as a process. `kill` and `start` again model a crash."""
 
+    program: tuple[str, ...] = ("orchestrator",)
+
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
         self._arguments = arguments
@@ -39,7 +41,7 @@ class Orchestrator:
         self.facts: dict[str, Any] = {}
 
     def start(self) -> None:
-        argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(self.data), "--json"]
+        argv = [sys.executable, "-m", *self.program, "serve", "--data", str(self.data), "--json"]
         with (self.data.parent / "orchestrator.err").open("a") as errors:
             self.process = subprocess.Popen(
                 [*argv, "--listen", self._listen, *self._arguments], stdout=subprocess.PIPE, stderr=errors, text=True
@@ -131,6 +133,8 @@ class Agent:
     """Files of this machine that the agent sees others in the place of, in a mount namespace of its own."""
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("vetting_agent", "run")
+    """Python's module, and its first arguments."""
 
     @property
     def keys(self) -> Path:
@@ -155,7 +159,7 @@ class Agent:
         token = self.folder / "token"
         token.write_text(self.run["token"])
         token.chmod(0o600)
-        argv = [sys.executable, "-m", "vetting_agent", "run", "--orchestrator", self.url]
+        argv = [sys.executable, "-m", *self.program, "--orchestrator", self.url]
         argv += ["--run-id", str(self.run["run_id"]), "--token-file", str(token), "--tls-fpr", self.fingerprint]
         argv += ["--authorized-keys", str(self.keys), "--evidence", str(self.folder / "evidence")]
         with (self.folder / "agent.err").open("a") as errors:
