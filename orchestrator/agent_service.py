@@ -131,7 +131,7 @@ class AgentService:
     async def _beat(self, caller: Caller, request: HeartbeatRequest) -> Directive | None:
         """Keep what the heartbeat says; the order that it takes back with it."""
         run_id = caller.run.run_id
-        if request.acked_cmd_id is None and not caller.run.has_orders:  # nothing to decide: nearly all of them
+        if request.acked_cmd_id is None and not caller.run.is_to_be_told:  # nothing to decide: nearly all of them
             await self.store.keep_status(run_id, _status_of(request, now_text()))
             self.pulse.touch(run_id)
             return None

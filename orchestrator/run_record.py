@@ -184,9 +184,9 @@ class Run(Record, frozen=True, kw_only=True):
         return tuple(one for one in self.directives if one.is_open)
 
     @property
-    def has_orders(self) -> bool:
-        """Whether one is open."""
-        return any(one.is_open for one in self.directives)
+    def is_to_be_told(self) -> bool:
+        """Whether a heartbeat changes something: an order is open, or the host was taken for off and is not."""
+        return self.powered_off or any(one.is_open for one in self.directives)
 
     @property
     def pace(self) -> Intervals:

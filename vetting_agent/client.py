@@ -128,7 +128,8 @@ class Client:
         """
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"} | self.credentials()
         try:
-            return await self._exchange(f"{self.base}/{verb}", msgspec.json.encode(request), headers, {})
+            body, whole = msgspec.json.encode(request), httpx.Timeout(WHOLE_CALL_S)
+            return await self._exchange(f"{self.base}/{verb}", body, headers, {}, whole)
         except _AnswerTooLong as problem:
             raise httpx.DecodingError(str(problem)) from None
 
