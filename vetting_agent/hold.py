@@ -146,7 +146,7 @@ class Hold:
     def _install(self, reply: HoldReply) -> bool:
         key = parse_key(reply.authorized_key)
         expiry = parse_expiry(reply.expires_at, datetime.now(UTC))
-        return self._keys.install(key, key.line(expiry), time.time())
+        return self._keys.install(key, key.line(expiry), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 async def leave_hold(keys: KeyFile, host: Host, say: Callable[[str], None]) -> None:
@@ -158,7 +158,7 @@ async def leave_hold(keys: KeyFile, host: Host, say: Callable[[str], None]) -> N
     async with asyncio.timeout(CLOSE_LIMIT_S):
         from vetting_agent.hold_sessions import close_sessions
 
-        closed = await close_sessions(host, installed.fingerprint, installed.since)
+        closed = await close_sessions(host, installed.fingerprint, installed.since_s)
     keys.forget()
     say(f"the hold key is removed; sessions closed: {closed}")
 
