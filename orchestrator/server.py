@@ -229,7 +229,7 @@ async def _listening(app: ASGIApp, listener: socket.socket, **tls: str) -> Async
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        date_header=False,
+        date_header=True,  # hosts that boot without a clock compare theirs with it
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,

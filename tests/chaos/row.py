@@ -18,7 +18,7 @@ class Words:
 
     source: str
     """`agent` (its standard error), `history` (of the run), `server` (its standard error), `finding` (code and message
-    of one in the run or in a stage), `terminal` (code and detail that the operator is told)."""
+    of one in the run or in a stage), `operator` (what a person is told who asks for a terminal or a login)."""
     text: str
 
     def __str__(self) -> str:

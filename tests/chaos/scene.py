@@ -135,7 +135,7 @@ class Scene:
             arguments=["--state-dir", str(folder / "state"), *arguments],
             shown=shown or {},
             environment=environment or {},
-            within=[*self.net.within(self.net.host), *within],
+            within=[*within, *self.net.within(self.net.host)],  # inside, /sys shows no cgroups
         )
         self.agents.append(made)
         self.witness = made
@@ -228,10 +228,11 @@ class Scene:
     def _said(self, source: str) -> list[str]:
         """All that was said there so far, line by line."""
         if source == "agent":
-            return self.witness.errors.splitlines() if self.witness is not None else []
+            log = self.witness.folder / "agent.err" if self.witness is not None else Path()
+            return log.read_text().splitlines() if log.is_file() else []
         if source == "server":
             return self.server.errors.splitlines()
-        if source == "terminal" or not self.run:  # told to a person at a terminal
+        if source == "operator" or not self.run:  # told to a person at a terminal
             return self.heard
         try:
             view = self.view

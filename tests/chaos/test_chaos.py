@@ -59,7 +59,7 @@ def test_names_are_unique_and_each_row_says_what_it_is() -> None:
     for row in ROWS:
         assert row.injection
         assert row.signal
-        assert row.words.source in {"agent", "history", "server", "finding", "terminal"}
+        assert row.words.source in {"agent", "history", "server", "finding", "operator"}
 
 
 def test_the_page_tells_what_is_not_right_and_what_was_not_played() -> None:
