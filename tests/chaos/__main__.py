@@ -10,6 +10,7 @@ import argparse
 import fnmatch
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("rows", nargs="*", metavar="ROW", help="names or patterns; default: all")
     top.add_argument("--list", action="store_true", help="print the rows and stop")
+    top.add_argument(
+        "--patience", type=float, default=1.0, metavar="N", help="a factor for all limits, on a machine that is busy"
+    )
     top.add_argument("--folder", type=Path, metavar="DIR", help="for the rows' logs and results (default: a new one)")
     top.add_argument("--write", type=Path, metavar="FILE", help="write the table of the folder's results to FILE")
     return top
@@ -46,12 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.geteuid() != 0:
         say("chaos needs root: it makes network namespaces")
         return 2
+    for number in (signal.SIGTERM, signal.SIGINT):  # what was started is ended, also in the background of a shell
+        signal.signal(number, lambda *_: sys.exit(130))
     folder = args.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     wrong = 0
     for number, row in enumerate(rows, 1):
         place = folder / f"{row.name}-{time.time_ns() // 10**6 % 10**8}"
-        result = play(row, place)
+        result = play(row, place, args.patience)
         (folder / f"{row.name}.json").write_text(json.dumps(asdict(result)))
         wrong += bool(result.trouble)
         say(f"{number}/{len(rows)} {_line(result)}")

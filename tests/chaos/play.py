@@ -33,12 +33,15 @@ class Result:
     """Where the message is found again under the agent's instance id; empty: nowhere."""
 
 
-def play(row: Row, folder: Path) -> Result:
-    """In a folder and in namespaces of its own. Never raises for what the row does."""
+def play(row: Row, folder: Path, patience: float = 1.0) -> Result:
+    """In a folder and in namespaces of its own; never raises for what the row does.
+
+    `patience`: a factor for its limits, on a machine that is busy with other things.
+    """
     folder.mkdir(parents=True)
     began, trouble, state, correlation = time.monotonic(), "", "", ""
     with Net() as net:
-        scene = Scene(row, folder, net)
+        scene = Scene(row, folder, net, patience)
         try:
             row.tell(scene)
             state = _end_of(scene)

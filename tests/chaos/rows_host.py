@@ -50,7 +50,6 @@ def agent_stopped(scene: Scene) -> None:
     hop="heartbeat",
     signal="node_agent_heartbeat_stale",
     says=("history", r"the host has been silent for 6 heartbeats"),
-    quick=True,
 )
 def agent_killed(scene: Scene) -> None:
     scene.serve()
@@ -73,6 +72,7 @@ def agent_killed(scene: Scene) -> None:
     hop="run",
     signal="run_claimed_elsewhere",
     says=("agent", r"another agent \(process \d+\) already works on run \d+ on this host"),
+    quick=True,
 )
 def two_agents_on_one_host(scene: Scene) -> None:
     scene.serve()
@@ -116,6 +116,7 @@ def two_agents_that_do_not_see_each_other(scene: Scene) -> None:
     signal="node_agent_heartbeat_stale",
     says=("finding", r"host_rebooted: "),
     end="FailedHolding",
+    quick=True,
 )
 def host_rebooted_in_a_stage(scene: Scene) -> None:
     scene.serve()

@@ -20,7 +20,6 @@ UNRESPONSIVE = "node_agent_api_unresponsive"
     hop="tcp",
     signal=UNREACHABLE,
     says=("agent", r"heartbeat: no answer within 5 s|heartbeat: ConnectTimeout"),
-    quick=True,
 )
 def egress_blocked(scene: Scene) -> None:
     scene.serve()
@@ -91,7 +90,6 @@ def by_name(scene: Scene) -> str:
     hop="dns",
     signal="node_dns_failed",
     says=("agent", rf"{NAME}.*(not|cannot be) (resolved|found|looked up)"),
-    quick=True,
 )
 def dns_dead_from_the_start(scene: Scene) -> None:
     scene.serve()
@@ -208,7 +206,6 @@ def mtu_black_hole(scene: Scene) -> None:
     hop="address",
     signal=UNREACHABLE,
     says=("agent", r"heartbeat: no answer within 5 s|heartbeat: \w+Error"),
-    quick=True,
 )
 def address_changed(scene: Scene) -> None:
     scene.serve()
@@ -226,6 +223,7 @@ def address_changed(scene: Scene) -> None:
     hop="tls",
     signal="node_agent_api_tls_failed",
     says=("agent", r"heartbeat: \w+(Error|EOF)|heartbeat: .*(closed|disconnected|EOF)"),
+    quick=True,
 )
 def stream_cut(scene: Scene) -> None:
     scene.serve()

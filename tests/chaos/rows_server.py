@@ -124,7 +124,6 @@ def _put_back(scene: Scene, kept: dict[str, bytes]) -> None:
     hop="tls",
     signal="node_agent_api_tls_failed",
     says=("agent", r"fingerprint mismatch: expected [0-9a-f]{64}, seen [0-9a-f]{64}"),
-    quick=True,
 )
 def certificate_rotated_unannounced(scene: Scene) -> None:
     scene.serve()
@@ -192,6 +191,7 @@ def server_of_another_version(scene: Scene) -> None:
     signal="node_agent_api_incompatible",
     says=("agent", r"the claim is not taken: claim was rejected with HTTP 422: .*unsupported_version"),
     means="a relay answers in the server's words: the server itself refuses no version yet",
+    quick=True,
 )
 def agent_of_another_version(scene: Scene) -> None:
     scene.serve()
@@ -305,7 +305,6 @@ def answers_nothing(scene: Scene) -> None:
     hop="run",
     signal=INTERCEPTED,
     says=("agent", r"heartbeat: HTTP 404 that is not the orchestrator's own"),
-    quick=True,
 )
 def answers_404_of_a_proxy(scene: Scene) -> None:
     _spoils(scene, "404", times=2)

@@ -13,6 +13,8 @@ from tests.chaos.row import Row, Words
 from tests.chaos.rows import ROWS
 from tests.chaos.scene import Scene
 
+PATIENCE = 4.0
+"""Other tests run beside these."""
 QUICK = [row for row in ROWS if row.is_quick]
 
 
@@ -20,7 +22,7 @@ QUICK = [row for row in ROWS if row.is_quick]
 @pytest.mark.root
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.name)
 def test_a_row_is_right(row: Row, tmp_path: Path) -> None:
-    result = play(row, tmp_path / "row")
+    result = play(row, tmp_path / "row", PATIENCE)
     assert not result.trouble, f"{result.trouble}; logs: {tmp_path}"
     assert result.state == row.end
     assert result.clear_s is not None
