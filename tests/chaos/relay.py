@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PAGE = b"<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
+PAGE = b"<html><head><title>Sorry</title></head><body>nobody here</body></html>"
 STATUS = {"500": 500, "502": 502, "429": 429, "404": 404}
 """Faults that are answered in the orchestrator's place; what is asked does not reach it."""
 HUGE_BYTES = 10 * 2**20

@@ -77,11 +77,10 @@ def agent_killed(scene: Scene) -> None:
 def two_agents_on_one_host(scene: Scene) -> None:
     scene.serve()
     first = scene.under_way()
-    folder = scene.folder / "second"
+    second = scene.agent("--state-dir", str(first.folder / "state"), name="second", start=False)
     scene.broken()
-    second = scene.agent("--state-dir", str(first.folder / "state"), name=folder.name)
+    second.start()
     assert second.wait(60) == 3
-    scene._seen_before["agent"] = 0
     scene.seen()
     scene.last = first
     scene.go_on()

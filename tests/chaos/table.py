@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +22,8 @@ and the database is whole.
 
 *Clear* is the time from the fault to the message, *again* that from the repair to the first answered call (or to what
 the row waits for), in seconds on a busy machine. *Found again* is where the same message stands at the orchestrator
-under the instance id of the agent, which is its correlation id.
+under the instance id of the agent, which is its correlation id; – where the agent is refused and may send nothing more,
+or where only a person at a desk sees it.
 """
 
 
@@ -53,7 +55,8 @@ def _rows(rows: Iterator[tuple[Row, Result | None]]) -> Iterator[str]:
         verdict = "**not right**" if result.trouble else "right"
         times = f"{_seconds(result.clear_s)} | {_seconds(result.recovery_s)}"
         message = f"{row.words.source}: {_cell(result.found or 'none')}"
-        where = result.correlation.split(",")[0] or "–"
+        kept_as = {"history": "history of the run", "finding": "finding of the run"}.get(row.words.source, "–")
+        where = result.correlation.split(",")[0] or kept_as
         yield f"| {row.name} | {fault} | {signal} | {message} | {times} | {row.end} | {where} | {verdict} |"
 
 
@@ -66,5 +69,6 @@ def _cell(text: str) -> str:
     words = text.split(maxsplit=2)
     if len(words) == 3 and words[1] in {"info", "warn", "error"}:
         text = words[2]
+    text = re.sub(r"/\S*/[a-z0-9-]+-\d{6,}(?=/)", "…", text)  # the row's own folder
     text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
     return text if len(text) <= 150 else f"{text[:147]}…"
