@@ -38,7 +38,7 @@ def egress_blocked(scene: Scene) -> None:
     "egress is blocked before the agent starts, by a firewall that says so (reset)",
     hop="tcp",
     signal=UNREACHABLE,
-    says=("agent", r"trouble with hello: hello: ConnectError"),
+    says=("agent", r"trouble with hello: hello: Connect\w*Error"),
 )
 def egress_refused_before_the_claim(scene: Scene) -> None:
     scene.serve()

@@ -43,7 +43,6 @@ def sound(scene: Scene) -> None:
 PLAIN = dataclasses.replace(ROWS[0], name="plain", words=Words("agent", "claimed the run"), tell=sound)
 WRONG = {
     "the signal": (dataclasses.replace(PLAIN, words=Words("agent", "fingerprint mismatch"), clear_s=8.0), "no clear"),
-    "the end": (dataclasses.replace(PLAIN, end="FailedHolding", recovery_s=8.0), "stands at Completed"),
     "how often a stage runs": (dataclasses.replace(PLAIN, stage_runs=2), "1 results, not 2"),
 }
 
