@@ -414,7 +414,6 @@ def oom_killer_on_the_load(scene: Scene) -> None:
 
 
 HOG = """import time
-open('/proc/self/oom_score_adj', 'w').write('-1000')
 held = []
 while True:
     held.append(bytearray(4 << 20))
@@ -423,11 +422,12 @@ while True:
 
 
 @MEANS.row(
-    "something on the host takes all memory (a cgroup of 400 MiB) and can't be killed: the OOM killer takes the agent;"
+    "something on the host takes all memory (a cgroup of 400 MiB), and the OOM killer takes the agent for it;"
     " repair: it is ended, and the agent started again, as systemd would",
     hop="heartbeat",
     signal="node_agent_heartbeat_stale",
     says=("history", r"the host has been silent for 6 heartbeats"),
+    means="the agent is offered to the killer, since this machine lets no process be protected from it",
 )
 def oom_killer_on_the_agent(scene: Scene) -> None:
     scene.serve()
@@ -435,10 +435,11 @@ def oom_killer_on_the_agent(scene: Scene) -> None:
     group = Cgroup.made(scene, "memory", "memory.limit_in_bytes", "400M")
     agent = scene.under_way(within=group.within)
     left = agent.descendants()
+    assert agent.process is not None
+    Path(f"/proc/{agent.process.pid}/oom_score_adj").write_text("1000")
     scene.broken()
     hog = subprocess.Popen([*group.within, sys.executable, "-c", HOG])
     try:
-        assert agent.process is not None
         wait_for(lambda: agent.process is not None and agent.process.poll() is not None, "the agent's end", 60)
     finally:
         hog.kill()
