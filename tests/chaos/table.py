@@ -23,7 +23,8 @@ and the database is whole.
 *Clear* is the time from the fault to the message, *again* that from the repair to the first answered call (or to what
 the row waits for), in seconds on a busy machine. *Found again* is where the same message stands at the orchestrator
 under the instance id of the agent, which is its correlation id; – where the agent is refused and may send nothing more,
-or where only a person at a desk sees it.
+or where only a person at a desk sees it. Each result is that of the row's last playing, not all of one go; the times
+are as measured, also where `--patience` had multiplied the limits for a machine that was busy with other things.
 """
 
 
