@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import time
@@ -113,10 +114,11 @@ def _wrong(scene: Scene, state: str) -> Iterator[str]:
 
 
 def _wrong_database(folder: Path) -> Iterator[str]:
-    for path in (folder / "o").glob("*.sqlite*"):
-        if path.name.endswith(("-wal", "-shm")):
-            continue
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
-            if (said := database.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-                yield f"the database is damaged: {said}"
-        database.close()
+    """As the server left it, its last writes included."""
+    path = folder / "o" / "orchestrator.db"
+    if not path.exists():
+        yield "there is no database"
+        return
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        if (said := database.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
+            yield f"the database is damaged: {said}"
