@@ -7,12 +7,13 @@ TEST_ARGS ?=
 FUZZ_ARGS ?=
 BOOT_ARGS ?=
 LAB_ARGS ?= --write docs/lab.md
+CHAOS_ARGS ?= --write docs/chaos.md
 CRASH_ARGS ?= --jobs 2 --write docs/crash.md
 SOAK_ARGS ?= --write docs/soak.md
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-image vet test check fuzz crash soak detection bench image boot image-test lab clean
+.PHONY: help setup setup-test setup-image vet test check fuzz chaos crash soak detection bench image boot image-test lab clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -21,6 +22,7 @@ help: ## List these targets.
 	@echo
 	@echo "  BOOT_ARGS passes flags to boot: make boot BOOT_ARGS='--firmware uefi --memory 768'"
 	@echo "  LAB_ARGS passes flags and names of rows to the lab: make lab LAB_ARGS='nvme-*'; --list prints the rows"
+	@echo "  CHAOS_ARGS passes flags and names of rows to chaos: make chaos CHAOS_ARGS='clock-*'; --list prints the rows"
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
 	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which,"
 	@echo "    VETTING_FUZZ_JOBS how many processes: make fuzz FUZZ_ARGS=fio"
@@ -56,6 +58,9 @@ soak: setup-test ## Two hours of heartbeats, logs and a hold in ten minutes, as 
 
 detection: setup-test ## Run the tests that show what is found and what is left alone; write docs/detection.md.
 	@exec $(VENV_PYTHON) -m pytest -q --write-detection
+
+chaos: setup-test ## Break network, orchestrator and host in each way, as root, and write docs/chaos.md.
+	@exec $(VENV_PYTHON) -m tests.chaos $(CHAOS_ARGS)
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md

@@ -29,6 +29,7 @@ async def call(tools: ToolRunner, action: Action, *, timeout_s: float) -> ToolRe
     """
     bridge = _Bridge(asyncio.get_running_loop(), tools, timeout_s)
     worker = asyncio.get_running_loop().run_in_executor(None, _work, bridge, action)
+    worker.add_done_callback(_seen)
     try:
         await asyncio.shield(worker)
     except asyncio.CancelledError:
@@ -39,6 +40,12 @@ async def call(tools: ToolRunner, action: Action, *, timeout_s: float) -> ToolRe
         raise
     assert bridge.result is not None, "the action ran no program"
     return bridge.result
+
+
+def _seen(worker: asyncio.Future[None]) -> None:
+    """Whoever is cancelled a second time does not wait for it: what it ends with is then nobody's, and no complaint."""
+    if not worker.cancelled():
+        worker.exception()
 
 
 class _Bridge:

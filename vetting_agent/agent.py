@@ -258,6 +258,8 @@ class Agent:
                 await run()
             except FinalRefusal:
                 raise
+            except OSError as problem:
+                self._book.error(f"a part of the agent stands still for a while: {problem}")
             except Exception:
                 self._book.error(traceback.format_exc())
             await asyncio.sleep(pause_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,7 +12,10 @@ ResultT = TypeVar("ResultT")
 
 
 async def in_thread(work: Callable[[], ResultT]) -> ResultT:
-    """The result of `work`, run in a thread of its own. On a cancel the thread is left to finish alone."""
+    """The result of `work`, run in a thread of its own. On a cancel the thread is left to finish alone.
+
+    Raises what it raises, and OSError on a host that has no room for one more thread.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[ResultT] = loop.create_future()
 
@@ -34,5 +38,8 @@ async def in_thread(work: Callable[[], ResultT]) -> ResultT:
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
-    threading.Thread(target=body, daemon=True, name=getattr(work, "__name__", "work")).start()
+    try:
+        threading.Thread(target=body, daemon=True, name=getattr(work, "__name__", "work")).start()
+    except RuntimeError as problem:  # as a failed fork, which is an OSError
+        raise OSError(errno.EAGAIN, f"{problem}: this host has too many processes, or too little memory") from None
     return await done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import dataclass, field
 
 from probes.host import Host, text_of
@@ -17,6 +18,8 @@ from vetting_agent.route import NO_MAC, Route, route_to
 
 HELLO_LIMIT_S = 30.0
 ROUTE_LIMIT_S, ROUTE_POLL_S = 60.0, 0.2
+ROUTE_QUIET_S = 10.0
+"""So long DHCP may take without a word about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,18 @@ class Claimer:
 
     async def _wait_for_route(self) -> None:
         """A call that cannot leave the host would be followed by a pause of seconds, while DHCP takes one."""
-        for _ in range(int(ROUTE_LIMIT_S / ROUTE_POLL_S)):
-            if await self.address():
-                return
+        began, told = time.monotonic(), False
+        while (waited_s := time.monotonic() - began) < ROUTE_LIMIT_S and not await self.address():
+            if waited_s >= ROUTE_QUIET_S and not told:
+                told = True
+                self.book.warn(f"waiting for a way to the orchestrator: {self._route.trouble}")
             await asyncio.sleep(ROUTE_POLL_S)
 
     async def once(self) -> wire.Claim:
         """One attempt to claim; a token in the answer is used from then on. Raises CallError."""
         await self.address()
         if not self._route.ip:
-            raise Trouble("claim", "no route to the orchestrator yet")
+            raise Trouble("claim", self._route.trouble or "no route to the orchestrator yet")
         claim = await self.client.claim(
             wire.ClaimRequest(
                 ip=self._route.ip,

@@ -7,7 +7,6 @@ exponential back-off, and never before a `Retry-After` has passed.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import math
 import ssl
 import time
@@ -24,7 +23,9 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_random_exponential
 
 from vetting_agent import wire
+from vetting_agent.clock_watch import ClockWatch
 from vetting_agent.errors import FINAL_STATUS, FinalRefusal, Rejected, Trouble
+from vetting_agent.http_date import http_date
 from vetting_agent.params import BootParams, Token
 from vetting_agent.pinning import WHOLE_CALL_S, Way
 from vetting_agent.printable import printable
@@ -40,6 +41,8 @@ MAX_RETRY_AFTER_DIGITS = 9
 HANDSHAKE_SHARE = 0.9
 """The part of a call's time after which httpx itself gives a connection up and closes it. One that is cancelled in its
 handshake stays open until it is collected."""
+SMALL_BYTES = 1024
+"""A request that surely fits into one packet, its head left aside."""
 
 ReplyT = TypeVar("ReplyT")
 ResultT = TypeVar("ResultT")
@@ -73,6 +76,8 @@ class Client:
         self.token: Token = params.token
         self._not_before: dict[str, float] = {}
         self._unproven_since: float | None = None
+        self._answered_at = -math.inf
+        self._clock = ClockWatch(lambda text: self.note("clock", text))
 
     # --- the verbs ----------------------------------------------------------------------------------------------------
 
@@ -186,7 +191,7 @@ class Client:
                 response, content = await self._exchange(f"{self.base}/{path}", body, headers, query, timeout)
         except (TimeoutError, httpx.ConnectTimeout):
             self._unproven_since = None
-            raise Trouble(verb, f"no answer within {limit_s:g} s", maybe_done=True) from None
+            raise Trouble(verb, self._unanswered(len(body), limit_s), maybe_done=True) from None
         except _AnswerTooLong as problem:
             raise Trouble(verb, str(problem), maybe_done=True) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as problem:
@@ -194,6 +199,16 @@ class Client:
             raise Trouble(verb, _words(problem), maybe_done=not _never_sent(problem)) from None
         self._judge(verb, response, content)
         return content
+
+    def _unanswered(self, size: int, limit_s: float) -> str:
+        """In words. Where only what is long gets lost, the way is to be looked at, and not the orchestrator."""
+        text = f"no answer within {limit_s:g} s"
+        if size <= SMALL_BYTES or time.monotonic() - self._answered_at > limit_s:
+            return text
+        return (
+            f"{text} to {size} bytes, while short calls are answered: are full packets lost on the way"
+            " (an MTU smaller than this host believes)?"
+        )
 
     async def _exchange(
         self, url: str, body: bytes, headers: dict[str, str], query: dict[str, str], timeout: httpx.Timeout
@@ -208,10 +223,12 @@ class Client:
 
     def _judge(self, verb: str, response: httpx.Response, content: bytes) -> None:
         """The status table of the protocol."""
+        self._answered_at = time.monotonic()
         status = response.status_code
         if status in FINAL_STATUS:
             self._refused(verb, status, content)
         self._unproven_since = None
+        self._clock.look(response.headers.get("Date", ""))
         if status == 200:
             return
         shown = printable(content.decode(errors="replace"))[:SHOWN_BODY_CHARACTERS]
@@ -305,12 +322,3 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     now = http_date(response.headers.get("Date", "")) or datetime.now(UTC)
     wait_s = (until - now).total_seconds()
     return wait_s if math.isfinite(wait_s) and wait_s > 0 else 0.0
-
-
-def http_date(value: str) -> datetime | None:
-    """The moment that an HTTP header names; None when it is not understood."""
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -146,7 +146,7 @@ class Hold:
     def _install(self, reply: HoldReply) -> bool:
         key = parse_key(reply.authorized_key)
         expiry = parse_expiry(reply.expires_at, datetime.now(UTC))
-        installed = self._keys.install(key, key.line(expiry), time.time())
+        installed = self._keys.install(key, key.line(expiry), time.clock_gettime(time.CLOCK_BOOTTIME))
         for line in reply.site_keys[:MOST_SITE_KEYS]:
             self._install_beside(line, expiry)
         return installed
@@ -155,7 +155,7 @@ class Hold:
         """One of the site's keys. One that is no key keeps nobody out who has another."""
         try:
             key = parse_key(line)
-            if self._keys.for_key(key).install(key, key.line(expiry), time.time()):
+            if self._keys.for_key(key).install(key, key.line(expiry), time.clock_gettime(time.CLOCK_BOOTTIME)):
                 self._book.info(f"the site's key {key.fingerprint} is installed beside the run's")
         except BadHoldKey as problem:
             self._book.warn(f"a key of the site is refused: {problem}")
@@ -173,7 +173,7 @@ async def leave_hold(keys: KeyFile, host: Host, say: Callable[[str], None]) -> N
         async with asyncio.timeout(CLOSE_LIMIT_S):
             from vetting_agent.hold_sessions import close_sessions
 
-            closed = await close_sessions(host, installed.fingerprint, installed.since)
+            closed = await close_sessions(host, installed.fingerprint, installed.since_s)
         place.forget()
         which = f"the site's key {installed.fingerprint}" if place.beside else "the hold key"
         say(f"{which} is removed; sessions closed: {closed}")

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 import re
 import shlex
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from probes.host import Host
+from probes.host import Host, text_of
 from probes.tools import ToolError
 
 SERVER_NAMES = ("sshd", "sshd-session", "sshd-auth")
@@ -27,6 +30,8 @@ LOG_LIMIT_S = 3.0
 LOG_TAIL_BYTES = 4 * 2**20
 GRACE_S = 0.5
 CLOCK_SLACK_S = 2.0
+START_FIELD = 19
+"""Of a process's stat, counted from 0 after the name: starttime, in ticks."""
 
 # Accepted publickey for root from 127.0.0.1 port 51034 ssh2: ED25519 SHA256:Zk8c...
 ACCEPTED = re.compile(
@@ -49,12 +54,15 @@ def parse_logins(lines: Iterable[str]) -> list[Login]:
     return [Login(match["ip"], int(match["port"]), match["key"]) for match in found if match]
 
 
-async def close_sessions(host: Host, fingerprint: str, since: float) -> int:
-    """End the sessions of that key that began after `since` (seconds since the epoch); how many there were."""
-    candidates = [process for process in _servers() if _began(process) >= since - CLOCK_SLACK_S]
+async def close_sessions(host: Host, fingerprint: str, since_s: float) -> int:
+    """End the sessions of that key that began after `since_s` (seconds since the host's start); how many there were.
+
+    Not by the time of day: a clock that was set back meanwhile would put all of them before the key.
+    """
+    candidates = [process for process in _servers() if _began_s(host, process) >= since_s - CLOCK_SLACK_S]
     if not candidates:
         return 0
-    logins = parse_logins(await _log_lines(host, since))
+    logins = parse_logins(await _log_lines(host, time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_s)))
     doomed = [process for process in candidates if not _is_foreign(process, logins, fingerprint)]
     await _end(doomed)
     return len(doomed)
@@ -75,11 +83,13 @@ def _is_server(process: psutil.Process) -> bool:
         return False
 
 
-def _began(process: psutil.Process) -> float:
+def _began_s(host: Host, process: psutil.Process) -> float:
+    """Seconds from the host's start to that of a process; where it can't be read, endless: it is looked at."""
+    words = (text_of(host.proc(str(process.pid), "stat")) or "").rpartition(")")[2].split()
     try:
-        return float(process.create_time())
-    except psutil.Error:
-        return 0.0
+        return int(words[START_FIELD]) / os.sysconf("SC_CLK_TCK")
+    except (IndexError, ValueError):
+        return math.inf
 
 
 def _is_foreign(process: psutil.Process, logins: list[Login], fingerprint: str) -> bool:

@@ -25,13 +25,14 @@ FILE_MODE = 0o600
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a hold has put into the file; times are seconds since the epoch."""
+    """What a hold has put into the file."""
 
     line: str
     fingerprint: str
-    since: float
     added_newline: bool
     """The file before had no newline at its end, and got one."""
+    since_s: float = 0.0
+    """Seconds from the host's start to the installation: no setting of the clock moves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class KeyFile:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def install(self, key: HoldKey, line: str, now: float) -> bool:
-        """Put the line in; False when the same key was there before and is left as it is.
+    def install(self, key: HoldKey, line: str, now_s: float) -> bool:
+        """Put the line in; False when the same key was there before and is left as it is. `now_s`: since the start.
 
         Raises BadHoldKey when the place is not safe to write to, and OSError.
         """
@@ -84,8 +85,8 @@ class KeyFile:
             self.state_path.unlink(missing_ok=True)
             return False
         added_newline = bool(content) and not content.endswith(b"\n")
-        since = ours.since if ours is not None else now
-        note = Installed(line=line, fingerprint=key.fingerprint, since=since, added_newline=added_newline)
+        since_s = ours.since_s if ours is not None else now_s
+        note = Installed(line=line, fingerprint=key.fingerprint, since_s=since_s, added_newline=added_newline)
         _replace(self.state_path, msgspec.json.encode(note), None)
         self._write(content + (b"\n" if added_newline else b"") + line.encode() + b"\n")
         return True

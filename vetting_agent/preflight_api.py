@@ -15,8 +15,9 @@ import httpx
 import msgspec
 
 from vetting_agent import __version__, wire
-from vetting_agent.client import Client, http_date
+from vetting_agent.client import Client
 from vetting_agent.errors import FINAL_STATUS
+from vetting_agent.http_date import http_date
 from vetting_agent.params import BootParams
 from vetting_agent.pinning import FingerprintMismatch, Way, fetch_leaf, fingerprint_of
 from vetting_agent.preflight_network import connect_problem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ class Route:
 
     ip: str = ""
     mac: str = ""
+    trouble: str = ""
+    """Why it could not be found."""
 
 
 async def route_to(base_url: str, *, with_mac: bool = True) -> Route:
@@ -31,14 +32,19 @@ async def route_to(base_url: str, *, with_mac: bool = True) -> Route:
     try:
         async with asyncio.timeout(LOOK_UP_LIMIT_S):
             found = await _look_up(parts.hostname, port)
-    except OSError:
-        return Route()
+    except OSError as problem:  # a TimeoutError too
+        why = problem.strerror or f"no answer from a name server within {LOOK_UP_LIMIT_S:g} s"
+        return Route(trouble=f"the name {parts.hostname} is not resolved: {why}")
+    trouble = ""
     for family, kind, _, _, address in found:
-        with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
-            probe.connect(address)  # a datagram socket: asks the routing table, sends nothing
-            ip = str(probe.getsockname()[0])
-            return Route(ip, _mac_of(ip) if with_mac else "")
-    return Route()
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.connect(address)  # a datagram socket: asks the routing table, sends nothing
+                ip = str(probe.getsockname()[0])
+                return Route(ip, _mac_of(ip) if with_mac else "")
+        except OSError as problem:
+            trouble = f"no route to {address[0]}: {problem.strerror}"
+    return Route(trouble=trouble)
 
 
 async def _look_up(name: str, port: int) -> Sequence[_Address]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +90,22 @@ async def test_what_goes_wrong_in_the_tool_comes_through_the_bridge(
     player.device("sat /dev/sda")
     with pytest.raises(ToolTimeout):
         await call(host.tools, lambda one: one.scan(), timeout_s=0.5)
+
+
+async def test_a_call_that_is_cancelled_twice_leaves_no_complaint_behind(host: Host, stand_ins: StandIns) -> None:
+    stand_ins.python("smartctl", "import time; time.sleep(600)\n")
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: complaints.append(what))
+    asking = asyncio.create_task(call(host.tools, lambda one: one.scan(), timeout_s=60))
+    while not stand_ins.calls("smartctl"):  # noqa: ASYNC110 a program, which tells nobody by itself
+        await asyncio.sleep(0.02)
+    for _ in range(2):
+        asking.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await asyncio.wait({asking})
+    del asking  # its traceback holds what is looked for
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await asyncio.sleep(0.05)
+    gc.collect()
+    assert complaints == []

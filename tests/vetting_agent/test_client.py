@@ -15,6 +15,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 from pytest_httpx import HTTPXMock
@@ -264,6 +265,28 @@ async def test_a_call_has_its_time_limit(httpx_mock: HTTPXMock, monkeypatch: pyt
             await attempt(verb)
     with pytest.raises(Trouble, match=r"within 0\.3 s"):
         await attempt("claim")
+
+
+async def test_long_requests_that_get_lost_while_short_ones_are_answered_point_to_the_way(
+    httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def short_ones(request: httpx.Request) -> httpx.Response:
+        if len(request.content) > 2000:
+            await asyncio.sleep(30)
+        return httpx.Response(200, json={"next_state": None})
+
+    monkeypatch.setattr(client_module, "CALL_LIMIT_S", 1.0)
+    httpx_mock.add_callback(short_ones, is_reusable=True)
+    client = make_client()
+    long = msgspec.structs.replace(RESULT, message="x" * 3000)
+    with pytest.raises(Trouble) as nothing_answered_yet:
+        await client.result(long)
+    assert "MTU" not in str(nothing_answered_yet.value)
+    posting = asyncio.create_task(client.result(long))
+    await asyncio.sleep(0.1)
+    await client.log(wire.LogRequest(lines=[]))
+    with pytest.raises(Trouble, match=r"no answer within 1 s to \d{4} bytes, while short calls .* MTU"):
+        await posting
 
 
 DATE = datetime(2031, 1, 1, tzinfo=UTC)

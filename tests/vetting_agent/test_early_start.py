@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.stand_ins import StandIns
 from tests.vetting_agent.test_sidecars import client_on
 from vetting_agent import claiming, devices
 from vetting_agent.claiming import Claimer, Identity
+from vetting_agent.errors import Trouble
 from vetting_agent.lock import TokenStore
 from vetting_agent.logs import LogBook
 from vetting_agent.params import BootParams, Token
@@ -58,3 +60,33 @@ async def test_the_first_call_waits_for_an_address(tmp_path: Path, monkeypatch: 
     assert server.of("hello")[0].body["ip"] == "127.0.0.1"
     assert answers == [Route("127.0.0.1")]
     assert not any(asked)  # the boot loader has told the MAC address: none is looked up
+
+
+async def test_look_ups_that_take_long_do_not_make_the_waiting_longer_and_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty seconds are sixty seconds, also where each look at the route takes five of them."""
+    looks = 0
+
+    async def route_to(_url: str, *, with_mac: bool) -> Route:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.05)
+        return Route("127.0.0.1") if looks > 60 else Route(trouble="the name o is not resolved: no answer")
+
+    monkeypatch.setattr(claiming, "route_to", route_to)
+    for name, value in (("ROUTE_LIMIT_S", 0.4), ("ROUTE_QUIET_S", 0.1), ("ROUTE_POLL_S", 0.001)):
+        monkeypatch.setattr(claiming, name, value)
+    server, lines = FakeOrchestrator(), list[str]()
+    async with client_on(server) as client:
+        params = BootParams(server.url, 7, Token("t"), mac="52:54:00:7e:70:01")
+        claimer = Claimer(
+            params, Identity.of(Host(root=tmp_path), "inst"), client, TokenStore(tmp_path, params), book_of(lines)
+        )
+        await claimer._wait_for_route()
+        assert looks <= 9
+        with pytest.raises(Trouble, match="the name o is not resolved: no answer"):
+            await claimer.once()
+    assert [line for line in lines if "not resolved" in line] == [
+        "waiting for a way to the orchestrator: the name o is not resolved: no answer"
+    ]

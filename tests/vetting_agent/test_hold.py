@@ -242,14 +242,34 @@ async def test_a_key_of_the_site_opens_the_held_host_and_nothing_afterwards(
 
 
 @pytest.mark.root
+async def test_a_session_is_closed_though_the_clock_was_set_back_after_the_key_came(
+    tmp_path: Path, host: Host, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live image boots with whatever its clock says, and NTP sets it right in the middle of a hold."""
+    run_key, right = sshd.key("run"), time.time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: right() + 5 * 3600)
+        async with held(tmp_path, host, FakeOrchestrator(hold_key=run_key)) as it:
+            await it.until("installed")
+            ahead.undo()
+            session = await asyncio.to_thread(sshd.session, "run")
+            try:
+                await it.hold.leave()
+                assert await asyncio.to_thread(session.wait, 10) != 0
+            finally:
+                ended(session)
+            assert "sessions closed: 1" in it.said
+
+
+@pytest.mark.root
 async def test_sshd_understands_the_expiry_that_is_written(tmp_path: Path, host: Host, sshd: Sshd) -> None:
     run_key = sshd.key("run")
     key = parse_key(run_key)
     async with held(tmp_path, host, FakeOrchestrator(hold_key="")) as it:
         now = datetime.now(UTC)
-        it.keys.install(key, key.line(now + timedelta(minutes=1)), time.time())
+        it.keys.install(key, key.line(now + timedelta(minutes=1)), time.clock_gettime(time.CLOCK_BOOTTIME))
         assert sshd.login("run")
-        it.keys.install(key, key.line(now - timedelta(minutes=1)), time.time())
+        it.keys.install(key, key.line(now - timedelta(minutes=1)), time.clock_gettime(time.CLOCK_BOOTTIME))
         assert not sshd.login("run")
         await it.hold.leave()
 
@@ -263,9 +283,9 @@ def test_a_killed_agent_is_cleaned_up_after(tmp_path: Path, sshd: Sshd, stand_in
     keys.path.parent.mkdir(parents=True)
     keys.path.write_text("ssh-rsa AAAA me")
     key = parse_key(run_key)
-    keys.install(key, key.line(None), time.time())
+    keys.install(key, key.line(None), time.clock_gettime(time.CLOCK_BOOTTIME))
     site = parse_key(sshd.key("site"))
-    keys.for_key(site).install(site, site.line(None), time.time())
+    keys.for_key(site).install(site, site.line(None), time.clock_gettime(time.CLOCK_BOOTTIME))
     session = sshd.session("run")
     try:
         argv = [sys.executable, "-m", "vetting_agent", "hold-clean"]

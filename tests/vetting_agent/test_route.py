@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import psutil
 import pytest
 
-from vetting_agent import __version__
+from vetting_agent import __version__, route
 from vetting_agent.route import NO_MAC, Route, route_to
 
 
@@ -28,7 +30,20 @@ async def test_over_a_real_interface_it_is_that_interfaces_address() -> None:
 
 
 async def test_a_name_nobody_knows_is_no_route() -> None:
-    assert await route_to("http://no-such-host.invalid") == Route()
+    route = await route_to("http://no-such-host.invalid")
+    assert route == Route(trouble=route.trouble)
+    assert "the name no-such-host.invalid is not resolved: " in route.trouble
+
+
+async def test_a_name_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def for_ever(_name: str, _port: int) -> list[object]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(route, "LOOK_UP_LIMIT_S", 0.01)
+    monkeypatch.setattr(route, "_look_up", for_ever)
+    found = await route_to("http://orchestrator.test")
+    assert (found.ip, "no answer from a name server" in found.trouble) == ("", True)
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -10,6 +10,7 @@ import io
 import os
 import random
 import tarfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from stages.outcome import ReasonCode
 from stages.stage import IperfPeer
 from tests.support.detection import detects, spares
 from tests.support.fake_orchestrator import Call, FakeOrchestrator, status
+from vetting_agent.background import in_thread
 from vetting_agent.client import Backoff, Client
 from vetting_agent.errors import AlreadyRunning, BadBootParameter
 from vetting_agent.evidence import NOTE, EvidenceStore, pack, redact_folder
@@ -346,3 +348,14 @@ def test_a_kept_token_is_found_by_a_restarted_agent_only(tmp_path: Path) -> None
         assert TokenStore(tmp_path, other).load() is None
     TokenStore(tmp_path, params()).forget()
     assert TokenStore(tmp_path, params()).load() is None
+
+
+async def test_a_host_without_room_for_a_thread_is_an_oserror(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads and packs in threads takes it for what a failed fork is, and goes on later."""
+
+    def refuses(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    with pytest.raises(OSError, match="can't start new thread: this host has too many processes"):
+        await in_thread(lambda: 1)

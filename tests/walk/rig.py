@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,15 @@ class Orchestrator:
 
     program: tuple[str, ...] = ("orchestrator",)
 
-    def __init__(self, data: Path, *arguments: str) -> None:
+    def __init__(
+        self, data: Path, *arguments: str, address: str = "127.0.0.1", within: Sequence[str] = (), **environment: str
+    ) -> None:
+        """`within`: what it is started behind, `ip netns exec NAME` for instance. `environment`: beside ours."""
         self.data = data
         self._arguments = arguments
-        self._listen = "127.0.0.1:0"
+        self._listen = f"{address}:0"
+        self._within = within
+        self._environment = environment
         self.process: subprocess.Popen[str] | None = None
         self.facts: dict[str, Any] = {}
 
@@ -44,7 +49,11 @@ class Orchestrator:
         argv = [sys.executable, "-m", *self.program, "serve", "--data", str(self.data), "--json"]
         with (self.data.parent / "orchestrator.err").open("a") as errors:
             self.process = subprocess.Popen(
-                [*argv, "--listen", self._listen, *self._arguments], stdout=subprocess.PIPE, stderr=errors, text=True
+                [*self._within, *argv, "--listen", self._listen, *self._arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **self._environment},
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -75,7 +84,7 @@ class Orchestrator:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=60)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
@@ -135,6 +144,8 @@ class Agent:
     environment: dict[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = ("vetting_agent", "run")
     """Python's module, and its first arguments."""
+    within: Sequence[str] = ()
+    """What it is started behind, `ip netns exec NAME` for instance."""
 
     @property
     def keys(self) -> Path:
@@ -164,7 +175,7 @@ class Agent:
         argv += ["--authorized-keys", str(self.keys), "--evidence", str(self.folder / "evidence")]
         with (self.folder / "agent.err").open("a") as errors:
             self.process = subprocess.Popen(
-                [*_seeing(self.shown), *argv, "--memory-fraction", "0.05", *self.arguments],
+                [*self.within, *_seeing(self.shown), *argv, "--memory-fraction", "0.05", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
