@@ -19,7 +19,6 @@ from tests.support.stage_context import Remembering, stage_context
 
 SECONDS = 0.05
 SILENCE_S = 60.0
-OF = "stand-in CUDA driver whose H200"
 
 
 class Rig:
@@ -59,10 +58,10 @@ GPU_0 = f"gpu:{cuda_driver.uuid_of(0)}"
 GPU_1 = f"gpu:{cuda_driver.uuid_of(1)}"
 
 
-@spares(ReasonCode.GPU_MISCOMPUTE, f"{OF} computes right")
-@spares(ReasonCode.GPU_MEMORY_ERROR, f"{OF} keeps what is written")
-@spares(ReasonCode.GPU_SLOW, f"{OF} is as fast as a sound one")
-@spares(ReasonCode.GPU_NOT_LOADED, f"{OF} carries out all tests")
+@spares(ReasonCode.GPU_MISCOMPUTE, "stand-in CUDA driver whose H200 computes right")
+@spares(ReasonCode.GPU_MEMORY_ERROR, "stand-in CUDA driver whose H200 keeps what is written")
+@spares(ReasonCode.GPU_SLOW, "stand-in CUDA driver whose H200 is as fast as a sound one")
+@spares(ReasonCode.GPU_NOT_LOADED, "stand-in CUDA driver whose H200 carries out all tests")
 async def test_a_sound_gpu_is_tested_in_full_and_nothing_is_found(rig: Rig) -> None:
     (said,) = await rig.burn({})
     assert said.failure == ""
@@ -108,13 +107,23 @@ WRONG: list[tuple[Mapping[str, str], ReasonCode, str]] = [
 
 
 @pytest.mark.slow
-@detects(ReasonCode.GPU_MISCOMPUTE, f"{OF} gives one wrong product, or none at all, on each of its units")
-@detects(ReasonCode.GPU_MEMORY_ERROR, f"{OF} flips one bit of its memory, or on the way from the host")
-@detects(ReasonCode.GPU_SLOW, f"{OF} is three times too slow")
-@detects(ReasonCode.GPU_ECC_UNCORRECTED, f"{OF} ends the load with the driver's error for it")
-@detects(ReasonCode.GPU_NVLINK, f"{OF} ends the load with the driver's error for it")
-@detects(ReasonCode.GPU_NOT_LOADED, f"{OF} is divided, taken, of an unknown kind or not to be seen")
-@detects(ReasonCode.TOOL_FAILED, f"{OF} makes the load crash, or does not suit one of its kernels")
+@detects(
+    ReasonCode.GPU_MISCOMPUTE,
+    "stand-in CUDA driver whose H200 gives one wrong product, or none at all, on each of its units",
+)
+@detects(
+    ReasonCode.GPU_MEMORY_ERROR,
+    "stand-in CUDA driver whose H200 flips one bit of its memory, or on the way from the host",
+)
+@detects(ReasonCode.GPU_SLOW, "stand-in CUDA driver whose H200 is three times too slow")
+@detects(ReasonCode.GPU_ECC_UNCORRECTED, "stand-in CUDA driver whose H200 ends the load with the driver's error for it")
+@detects(ReasonCode.GPU_NVLINK, "stand-in CUDA driver whose H200 ends the load with the driver's error for it")
+@detects(
+    ReasonCode.GPU_NOT_LOADED, "stand-in CUDA driver whose H200 is divided, taken, of an unknown kind or not to be seen"
+)
+@detects(
+    ReasonCode.TOOL_FAILED, "stand-in CUDA driver whose H200 makes the load crash, or does not suit one of its kernels"
+)
 @pytest.mark.parametrize(("fault", "code", "evidence"), WRONG, ids=lambda value: str(value)[:60])
 async def test_each_fault_is_found_and_named(
     rig: Rig, fault: Mapping[str, str], code: ReasonCode, evidence: str
@@ -149,7 +158,7 @@ async def test_kernels_that_are_not_there_are_said_to_be_missing(rig: Rig, tmp_p
 
 
 @pytest.mark.slow
-@detects(ReasonCode.GPU_HUNG, f"{OF} never answers a call in the middle of the load")
+@detects(ReasonCode.GPU_HUNG, "stand-in CUDA driver whose H200 never answers a call in the middle of the load")
 async def test_a_gpu_that_hangs_is_named_and_its_sibling_is_still_tested(rig: Rig) -> None:
     plan = rig.plan(silence_s=20.0)  # a busy machine takes seconds to start a child
     hanging = {"hang": "cuStreamSynchronize", "after": "4"}
@@ -169,7 +178,7 @@ async def test_a_cancel_ends_all_children(rig: Rig) -> None:
     assert time.monotonic() - began < 30
 
 
-@detects(ReasonCode.GPU_SLOW, f"{OF} has a sibling twice as fast")
+@detects(ReasonCode.GPU_SLOW, "stand-in CUDA driver whose H200 has a sibling twice as fast")
 async def test_a_gpu_slower_than_its_siblings_is_named(rig: Rig) -> None:
     """Of a model without any floor."""
     sound = {"name": "NVIDIA Unheard"}
@@ -177,7 +186,7 @@ async def test_a_gpu_slower_than_its_siblings_is_named(rig: Rig) -> None:
     assert codes(found) == {(ReasonCode.GPU_SLOW, GPU_1)}
 
 
-@spares(ReasonCode.GPU_SLOW, f"{OF} and its sibling differ by a tenth")
+@spares(ReasonCode.GPU_SLOW, "stand-in CUDA driver whose H200 and its sibling differ by a tenth")
 async def test_siblings_that_differ_by_a_tenth_are_sound_and_copy_to_each_other(rig: Rig) -> None:
     said = await rig.burn({}, {"slow": "1.1"})
     uuids = {cuda_driver.pci_of(number): cuda_driver.uuid_of(number) for number in range(2)}

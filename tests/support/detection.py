@@ -23,12 +23,6 @@ from stages.outcome import ReasonCode
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "detection.md"
 
-NOT_YET: Mapping[ReasonCode, str] = {
-    ReasonCode.GPU_MISCOMPUTE: "no stage computes on a GPU; a GPU without a load is unknown (`gpu_not_loaded`)",
-    ReasonCode.GPU_MEMORY_ERROR: "no stage writes patterns into GPU memory; ECC counters and row remaps are read",
-    ReasonCode.GPU_SLOW: "no stage measures the speed of a GPU",
-}
-"""Codes that nothing raises yet, and why. `tests/test_detection.py` holds this against the product's sources."""
 
 BAD_DRIVES: Mapping[int, tuple[ReasonCode, str]] = {
     1: (ReasonCode.SMART_SELF_TEST_FAILED, "failed self-test, exit bit 7"),
@@ -140,8 +134,6 @@ def _drive(number: int, claims: list[Claim]) -> str:
 
 
 def _row(code: ReasonCode, claims: list[Claim]) -> str:
-    if code in NOT_YET and not claims:
-        return f"| `{code.value}` | not raised yet: {NOT_YET[code]} | - | - |\n"
     return f"| `{code.value}` | {_subjects(claims, 'detects')} | {_subjects(claims, 'spares')} | {_tests(claims)} |\n"
 
 
