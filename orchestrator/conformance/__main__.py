@@ -36,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     )
     agent.add_argument("--folder", metavar="DIR", type=Path, help="where each scene leaves its traces")
     agent.add_argument("--jobs", metavar="N", type=int, default=4, help="scenes at a time (default: 4)")
+    agent.add_argument("--patience", metavar="S", type=float, default=30.0, help="for what must come (default: 30)")
+    agent.add_argument(
+        "--slack", metavar="S", type=float, default=1.0, help="on top of the protocol's limits (default: 1; busy: more)"
+    )
     parser.add_argument("--only", metavar="NAME", action="append", help="only such clauses; * and ? stand for anything")
     parser.add_argument(
         "--optional", metavar="NAME", action="append", default=[], help="such clauses need not be testable"

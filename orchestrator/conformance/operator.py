@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from orchestrator.conformance.clause import NotTested
 from orchestrator.operator_client import NoServer, OperatorClient, Refused
-from probes.tools import ToolError, Tools
+from probes.tools import ToolError, ToolRunner
 
 ADAPTER_LIMIT_S = 60.0
 
@@ -84,7 +84,7 @@ class SocketOperator:
 class AdapterOperator:
     """Someone else's, through a command."""
 
-    def __init__(self, command: str, tools: Tools) -> None:
+    def __init__(self, command: str, tools: ToolRunner) -> None:
         self._argv = shlex.split(command)
         self._tools = tools
 

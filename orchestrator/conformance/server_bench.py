@@ -49,7 +49,7 @@ class Bench:
     ) -> dict[str, Any]:
         """Give an order; the heartbeat's answer that hands it out. Raises BrokenClause when none does."""
         self.operator.direct(agent.run_id, cmd, stage, flags)
-        return self.until(agent.beat, lambda reply: reply.get("cmd") == cmd, f"no heartbeat handed out {cmd}")
+        return dict(self.until(agent.beat, lambda reply: reply.get("cmd") == cmd, f"no heartbeat handed out {cmd}"))
 
     def ended(self) -> Speaker:
         """An agent of a run that ended with an abort that it acknowledged."""

@@ -97,7 +97,11 @@ def unknown_fields(bench: Bench) -> None:
     for verb in ("hello", "claim", "heartbeat", "hold"):
         answer = agent.send(verb, body_of(agent, verb) | STRANGE)
         expect(answer.status == 200, f"{verb} with an unknown field: {answer.shown}")
-    for verb, body in (("sensor", {"samples": [_sample() | STRANGE]}), ("log", {"lines": [_line(1) | STRANGE]})):
+    batches: dict[str, dict[str, Any]] = {
+        "sensor": {"samples": [_sample() | STRANGE]},
+        "log": {"lines": [_line(1) | STRANGE]},
+    }
+    for verb, body in batches.items():
         answer = agent.send(verb, body | STRANGE)
         expect(answer.status == 200, f"{verb} with an unknown field: {answer.shown}")
     other = bench.claimed()
