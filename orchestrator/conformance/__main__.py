@@ -36,11 +36,12 @@ def parser() -> argparse.ArgumentParser:
     )
     agent.add_argument("--folder", metavar="DIR", type=Path, help="where each scene leaves its traces")
     agent.add_argument("--jobs", metavar="N", type=int, default=4, help="scenes at a time (default: 4)")
-    agent.add_argument("--patience", metavar="S", type=float, default=30.0, help="for what must come (default: 30)")
     agent.add_argument(
         "--slack", metavar="S", type=float, default=1.0, help="on top of the protocol's limits (default: 1; busy: more)"
     )
+    parser.add_argument("--patience", metavar="S", type=float, default=30.0, help="for what must come (default: 30)")
     parser.add_argument("--only", metavar="NAME", action="append", help="only such clauses; * and ? stand for anything")
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="no such clauses")
     parser.add_argument(
         "--optional", metavar="NAME", action="append", default=[], help="such clauses need not be testable"
     )
@@ -54,9 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(list_of(_clauses(arguments.list)))
         return EXIT_GOOD
     side = "agent" if arguments.agent else "orchestrator"
-    arguments.only = arguments.only or ["*"]
-    if not any(selected(one.name, arguments.only) for one in _clauses(side)):
-        return _usage(f"no clause is called {', '.join(arguments.only)}")
+    only = arguments.only or ["*"]
+    names = [one.name for one in _clauses(side)]
+    arguments.only = [one for one in names if selected(one, only) and not selected(one, arguments.skip)]
+    if not arguments.only:
+        return _usage(f"no clause is called {', '.join(only)}")
     try:
         findings = _test_agent(arguments) if arguments.agent else _test_orchestrator(arguments)
     except ValueError as problem:
@@ -98,7 +101,9 @@ def _test_orchestrator(arguments: argparse.Namespace) -> list[Finding]:
         Speaker(door, 1, "nobody").send("hello", {})
     except Unreachable as problem:
         raise ValueError(str(problem)) from None
-    return test_orchestrator(Bench(door, operator), arguments.only, arguments.optional, _teller(arguments))
+    return test_orchestrator(
+        Bench(door, operator, arguments.patience), arguments.only, arguments.optional, _teller(arguments)
+    )
 
 
 def _test_agent(arguments: argparse.Namespace) -> list[Finding]:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from io import BytesIO
 from itertools import pairwise
-from typing import Any
 
 from orchestrator.conformance.agent_rig import BETTER_TOKEN, INTERVAL_S, TOKEN, Rig
 from orchestrator.conformance.agent_scenes import ASKED_WAIT_S
@@ -131,6 +130,7 @@ def claim_fields(rig: Rig) -> None:
     body = calls_of(rig, "claim")[0].body
     for name in ("ip", "mac", "instance_id", "agent_version", "kernel_boot_id", "arch"):
         expect(isinstance(body[name], str) and body[name], f"claim has {name} {body[name]!r}")
+    expect(body["ip"] == "127.0.0.1", f"ip is {body['ip']}, the way to the orchestrator is from 127.0.0.1")
     expect("image_version" in body, "the claim lacks image_version")
     expect(MAC.fullmatch(body["mac"]), f"mac is {body['mac']!r}: not lower case with colons")
 
@@ -347,6 +347,17 @@ def body_logged(rig: Rig) -> None:
     expect("refused with 422" in rig.stderr, "the body of the 422 is not in the log")
 
 
+def not_followed(rig: Rig) -> None:
+    count = rig.reached("followed")
+    expect(count == 0, f"{count} bytes, the token among them, were sent where the redirection leads")
+
+
+def evidence_optional(rig: Rig) -> None:
+    if not rig.server.of("evidence"):
+        raise NotTested(f"no evidence was sent: {rig.vain}")
+    expect("completed" in rig.marks, f"evidence that is not taken keeps the result from being posted: {rig.vain}")
+
+
 def rejected_parks(rig: Rig) -> None:
     expect("parked" in rig.marks, f"after a rejected result the agent does not park: {rig.vain}")
     expect("beats on" in rig.marks, f"parked, the heartbeat stopped: {rig.vain}")
@@ -410,6 +421,7 @@ def _clauses() -> tuple[Clause[Rig], ...]:
         one(
             "evidence", 2, "evidence: a gzipped tar with digest and result_id, before the result", evidence_sent, "walk"
         ),
+        one("evidence-optional", 2, "a failure of it is a warning", evidence_optional, "rejected_evidence"),
         one("features", 2, "a feature that is not listed is not used", features_unlisted, "trouble"),
         one("unknown-fields", 2, "unknown fields in answers are ignored", strange_fields, "walk"),
         one("hello-optional", 2, "a failed hello is no obstacle", hello_is_optional, "trouble"),

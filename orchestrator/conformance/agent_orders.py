@@ -113,6 +113,11 @@ def powers_off(mark: str) -> Callable[[Rig], None]:
     return check
 
 
+def other_power_off(rig: Rig) -> None:
+    rig.reached("completed")
+    expect(rig.power_offs[-1:] == [["shutdown", "-h", "now"]], f"after a failing systemctl: {rig.power_offs}")
+
+
 def stays_up(mark: str) -> Callable[[Rig], None]:
     def check(rig: Rig) -> None:
         rig.reached(mark)
@@ -310,11 +315,18 @@ def _clauses() -> tuple[Clause[Rig], ...]:
         one("completed-flush", 4, "the log is flushed before", flushed, "completed"),
         one("completed-retry", 4, "retry when completed is refused", refuses("late-retry"), "completed"),
         one("completed-cancel", 4, "cancel when completed is refused", refuses("late-cancel"), "completed"),
+        one("completed-other", 4, "else by `shutdown -h now`", other_power_off, "no_systemctl"),
+        one("completed-abort", 4, "abort when completed: exit 0, the host stays up", stays_up("completed"), "no_state"),
+        one("between-cancel", 4, "cancel between stages is refused", refuses("between-cancel"), "between"),
+        one("between-retry", 4, "retry between stages is refused", refuses("between-retry"), "between"),
+        one("between-off", 4, "shutdown between stages powers off, exit 0", powers_off("between"), "between"),
+        one("parked-off", 4, "shutdown when parked powers off, exit 0", powers_off("parked"), "rejected_result"),
         one("parked-cancel", 4, "cancel when parked is refused", refuses("parked-cancel"), "parked"),
         one("parked-retry", 4, "retry when parked is refused", refuses("parked-retry"), "parked"),
         one("parked-abort", 4, "abort when parked: exit 0, the host stays up", stays_up("parked"), "parked"),
         one("holding-cancel", 4, "cancel in a hold is refused", refuses("holding-cancel"), "hold"),
         one("holding-off", 4, "shutdown in a hold powers off, exit 0", powers_off("keys"), "hold"),
+        one("holding-abort", 4, "abort in a hold: exit 0, the host stays up", stays_up("keys"), "hold_abort"),
         one("acts-once", 4, "it acts once on each cmd_id, however often that is repeated", acts_once, "retry"),
         one(
             "ack-carried",

@@ -30,6 +30,7 @@ from probes.tools import Tools
 POWER_COMMANDS = ("systemctl", "shutdown", "poweroff", "halt", "reboot", "telinit", "init")
 STAND_IN = """#!/bin/sh
 echo "$(date +%s.%N) {name} $*" >> {log}
+exit {code}
 """
 TOKEN = "conformance-Token_of-the.run-7f3a"
 BETTER_TOKEN = "the-Better_token.of-the-claim"
@@ -90,6 +91,8 @@ class Rig:
     fingerprint: str = ""
     starts: list[Start] = field(default_factory=list)
     marks: dict[str, Any] = field(default_factory=dict)
+    failing: str = ""
+    """The stand-in that ends with 1."""
     vain: str = ""
     """What the scene waited for in vain, and so ended early."""
 
@@ -185,7 +188,9 @@ class Rig:
         bin_folder.mkdir(exist_ok=True)
         for name in POWER_COMMANDS:
             program = bin_folder / name
-            program.write_text(STAND_IN.format(name=name, log=self.folder / "power.log"))
+            program.write_text(
+                STAND_IN.format(name=name, log=self.folder / "power.log", code=int(name == self.failing))
+            )
             program.chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("VETTING_")}
         return kept | {"PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}"}

@@ -7,11 +7,20 @@ import email.utils
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
-from orchestrator.conformance.agent_rig import BETTER_TOKEN, OTHER_KEY, UNKNOWN_STAGE, Rig, certificate_of
+from orchestrator.conformance.agent_rig import BETTER_TOKEN, INTERVAL_S, OTHER_KEY, UNKNOWN_STAGE, Rig, certificate_of
 from orchestrator.conformance.clause import NotTested
-from orchestrator.conformance.scripted import DROP, GARBLE, LOSE, Fault, ScriptedOrchestrator, refusal, status
+from orchestrator.conformance.scripted import (
+    DROP,
+    GARBLE,
+    LOSE,
+    Fault,
+    ScriptedOrchestrator,
+    WaitedInVain,
+    refusal,
+    status,
+)
 
 Scene = Callable[[Rig], Awaitable[None]]
 ASKED_WAIT_S = 4
@@ -127,6 +136,28 @@ async def _refused_while_running(rig: Rig, code: int) -> None:
         await rig.ended()
 
 
+async def between(rig: Rig) -> None:
+    """Between two stages: the result cannot be posted, and orders come."""
+    rig.script(UNKNOWN_STAGE)
+    rig.server.always["result"] = status(500)
+    async with rig.serving(), rig.agent():
+        await rig.activity("between")
+        await rig.order(CANCEL, "between-cancel", "refused")
+        await rig.order(RETRY, "between-retry", "refused", stage=UNKNOWN_STAGE)
+        rig.server.direct(SHUTDOWN, "end")
+        await rig.ended()
+
+
+async def no_systemctl(rig: Rig) -> None:
+    """A host whose systemctl fails is to be powered off."""
+    rig.script("Completed")
+    rig.failing = "systemctl"
+    async with rig.serving(), rig.agent():
+        await rig.activity("completed")
+        rig.server.direct(SHUTDOWN, "end")
+        await rig.ended()
+
+
 async def killed(rig: Rig) -> None:
     """SIGKILL in the middle of the long stage, and a second agent in its place."""
     rig.script_long()
@@ -177,6 +208,30 @@ async def rejected_claim(rig: Rig) -> None:
         await rig.ended()
 
 
+async def redirected_claim(rig: Rig) -> None:
+    """307 to the claim, to a place where another server listens."""
+    rig.script("Completed")
+    other = ScriptedOrchestrator(states=["Completed"])
+    async with other.serve():
+        place = f"{other.url}/api/v1/runs/{rig.run_id}/claim"
+        rig.server.always["claim"] = status(307, Location=place)
+        async with rig.serving(), rig.agent():
+            await rig.ended()
+            rig.marks["followed"] = other.bytes_received
+
+
+async def rejected_evidence(rig: Rig) -> None:
+    """Evidence is not taken."""
+    rig.script("InventoryCheck", features=["evidence"])
+    rig.server.follow = {"Inventory": "Completed"}
+    rig.server.always["evidence"] = refusal(422)
+    async with rig.serving(), rig.agent():
+        await rig.until(lambda: rig.server.results, "a result", limit_s=120)
+        await rig.activity("completed")
+        rig.server.direct(ABORT, "end")
+        await rig.ended()
+
+
 async def rejected_result(rig: Rig) -> None:
     """422 to a result."""
     rig.script(UNKNOWN_STAGE)
@@ -185,7 +240,7 @@ async def rejected_result(rig: Rig) -> None:
         await rig.activity("parked")
         await rig.beats(8)
         rig.marks["beats on"] = True
-        rig.server.direct(ABORT, "end")
+        rig.server.direct(SHUTDOWN, "end")
         await rig.ended()
 
 
@@ -193,7 +248,7 @@ async def proxy(rig: Rig) -> None:
     """Final statuses without the envelope, as a proxy in the middle gives them, then the orchestrator again."""
     rig.script("Completed")
     rig.server.faults["claim"].extend([status(404), status(403)])
-    rig.server.faults["heartbeat"].extend([Fault(act=True), status(410), status(409), status(401)])
+    rig.server.faults["heartbeat"].extend([status(410), status(409), status(401)])
     async with rig.serving(), rig.agent():
         await rig.activity("completed")
         await rig.beats(5)
@@ -241,7 +296,7 @@ async def slow_down(rig: Rig) -> None:
         await rig.until(lambda: rig.server.of("claim"), "the claim", every_s=0.02)
         dated = status(503, Retry_After=_date(ASKED_WAIT_S + 1), Date=_date(0))
         rig.server.faults["result"].append(dated)
-        rig.server.faults["heartbeat"].extend([Fault(act=True), status(429, Retry_After=str(ASKED_WAIT_S))])
+        rig.server.faults["heartbeat"].extend([status(429, Retry_After=str(ASKED_WAIT_S))])
         await rig.until(lambda: len(rig.server.of("result")) >= 2, "the result to be tried again")
         await rig.beats(2)
         rig.server.direct(ABORT, "end")
@@ -256,7 +311,7 @@ async def hanging(rig: Rig) -> None:
     """A claim and a heartbeat that are not answered."""
     rig.script("Completed")
     rig.server.faults["claim"].append(Fault(delay_s=HANG_S))
-    rig.server.faults["heartbeat"].extend([Fault(act=True), Fault(delay_s=HANG_S)])
+    rig.server.faults["heartbeat"].append(Fault(delay_s=HANG_S))
     async with rig.serving(), rig.agent():
         await rig.until(lambda: len(rig.server.of("claim")) >= 2, "a second claim", limit_s=HANG_S)
         await rig.until(lambda: len(rig.server.of("heartbeat")) >= 4, "further heartbeats", limit_s=HANG_S)
@@ -309,7 +364,7 @@ async def retry(rig: Rig) -> None:
         rig.marks["repeated"] = len(server.results)
         server.sticky = set()
         server.directives.clear()
-        server.faults["heartbeat"].extend([Fault(act=True), status(500), status(500)])
+        server.faults["heartbeat"].extend([status(500), status(500)])
         await rig.order(CANCEL, "no-sense", "refused")
         await rig.order("dance", "no-such", "refused")
         server.direct(RETRY, None, stage=UNKNOWN_STAGE)
@@ -479,8 +534,9 @@ async def swapped(rig: Rig) -> None:
         await rig.activity("completed")
         await served.aclose()
         async with robber.serve(context, port=int(rig.server.url.rsplit(":", 1)[1])):
-            await robber.until(lambda: robber.connections >= 2, "connections to the wrong server", 60)
-            await asyncio.sleep(1.0)
+            # A handshake that the agent breaks off is no connection to this server: there may be none to wait for.
+            with suppress(WaitedInVain):
+                await robber.until(lambda: robber.bytes_received, "what must not come", 30 * INTERVAL_S)
             rig.marks["robbed bytes"] = robber.bytes_received
 
 

@@ -14,7 +14,6 @@ from orchestrator.conformance.speaker import Door, Speaker
 STAGES = ("Inventory", "SMART", "CPUStress")
 HEARTBEAT_S = 0.5
 FINAL = (401, 403, 404, 409, 410)
-PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,7 @@ class Bench:
 
     door: Door
     operator: Operator
+    patience_s: float = 30.0
 
     def run(self, *stages: str, **wanted: Any) -> Speaker:
         """An agent that has said nothing yet, on a new run (of Inventory, SMART and CPUStress)."""
@@ -69,10 +69,9 @@ class Bench:
         """The same, once it is so."""
         return self.until(lambda: self.seen(agent, what), holds, complaint)
 
-    @staticmethod
-    def until(ask: Callable[[], Any], holds: Callable[[Any], object], complaint: str) -> Any:
+    def until(self, ask: Callable[[], Any], holds: Callable[[Any], object], complaint: str) -> Any:
         """Ask until the answer is right."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not holds(answer := ask()):
             if time.monotonic() > deadline:
                 broken(f"{complaint}; last: {answer!r}"[:500])

@@ -63,6 +63,13 @@ def _silenced(bench: Bench, how: str) -> None:
         expect(reply["cmd"] == "", f"acknowledged as {how}, {reply['cmd']} came again")
 
 
+def unknown_ack(bench: Bench) -> None:
+    agent = bench.claimed()
+    order = bench.order(agent, "shutdown")
+    again = agent.beat("nobody-gave-this-order")
+    expect(again["cmd"] == "shutdown", f"acknowledging an unknown order silenced {order.get('cmd_id')}")
+
+
 def retry_fields(bench: Bench) -> None:
     order = bench.order(bench.holding(), "retry_stage", "SMART")
     expect(order["stage"] == "SMART", f"the stage of the retry is {order['stage']!r}")
@@ -129,6 +136,7 @@ CLAUSES = (
     Clause("directive-outlives-agent", 4, "an order nobody acknowledged goes to the next agent", repeated_to_successor),
     Clause("directive-done", 4, "acknowledged as done it is not sent again", acknowledged),
     Clause("directive-refused", 4, "acknowledged as refused it is not sent again", refused),
+    Clause("unknown-ack", 4, "an acknowledgement of an unknown cmd_id changes nothing", unknown_ack),
     Clause("retry-fields", 4, "a retry names its stage, and no wipe unless that was ordered", retry_fields),
     Clause("retry-wipe", 4, "override_flags carry wipe and serials as ordered", retry_wipe),
     Clause("retry-not-inherited", 4, "a wipe that went to one agent never goes to its successor", retry_not_inherited),

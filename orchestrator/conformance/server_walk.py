@@ -88,6 +88,23 @@ def rebooted(bench: Bench) -> None:
     expect(stands == "FailedHolding", f"after a reboot in the middle of SMART the run stands at {stands}")
 
 
+def rebooted_in_hold(bench: Bench) -> None:
+    agent = bench.holding()
+    stands = agent.successor(rebooted=True).claim()["current_state"]
+    expect(stands == "FailedHolding", f"a held host that was rebooted stands at {stands}")
+
+
+def rebooted_in_retry(bench: Bench) -> None:
+    agent = bench.holding()
+    order = bench.order(agent, "retry_stage", "SMART")
+    agent.beat(order.get("cmd_id"))
+    new = agent.successor(rebooted=True)
+    stands = new.claim()["current_state"]
+    expect(stands == "FailedHolding", f"a host that was rebooted in a retry stands at {stands}")
+    state = new.post("SMART")
+    expect(state == "FailedHolding", f"a result that no retry asked for led to {state}")
+
+
 def resumed(bench: Bench) -> None:
     agent = _restarted(bench, 2)
     expect(agent.post("SMART") == "CPUStress", "a resumed stage's result did not count")
@@ -183,6 +200,8 @@ CLAUSES = (
     Clause("passed-verdict", 3, "`passed` with a verdict of fail or unknown does not pass", passed_verdict),
     Clause("unknown-words", 3, "a verdict that nobody knows does not pass", unknown_words),
     Clause("host-rebooted", 3, "a new kernel_boot_id while a stage is in flight holds", rebooted),
+    Clause("rebooted-in-hold", 3, "a held host that reboots is held", rebooted_in_hold),
+    Clause("rebooted-in-retry", 3, "so is one that reboots in a retry; the retry is over", rebooted_in_retry),
     Clause("resumed", 3, "a new instance_id alone resumes the stage, twice", resumed),
     Clause("crash-loop", 3, "the third new instance in one stage holds", crash_loop),
     Clause("retry-goes-on", 3, "after a retry that passes comes the first stage without a valid pass", retry_goes_on),
