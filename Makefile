@@ -10,7 +10,7 @@ LAB_ARGS ?= --write docs/lab.md
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-image vet test check fuzz detection bench image boot image-test lab clean
+.PHONY: help setup setup-test setup-image vet test check fuzz detection conformance bench image boot image-test lab clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -47,6 +47,10 @@ fuzz: setup-test ## Put 100,000 broken answers to the parsers, and 20,000 machin
 
 detection: setup-test ## Run the tests that show what is found and what is left alone; write docs/detection.md.
 	@exec $(VENV_PYTHON) -m pytest -q --write-detection
+
+conformance: setup-test ## Test both ends against the wire protocol, then the kit that did it on broken ones.
+	@$(VENV_PYTHON) -m tests.conformance.ours
+	@VETTING_CONFORMANCE=all PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/conformance $(TEST_ARGS)
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md

@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.conformance.agent_calls import calls_of
-from orchestrator.conformance.agent_rig import HOLD_KEY, OTHER_KEY, UNKNOWN_STAGE, Rig
+from orchestrator.conformance.agent_calls import calls_of, lines_of
+from orchestrator.conformance.agent_rig import HOLD_KEY, KILL_S, OTHER_KEY, UNKNOWN_STAGE, Rig
 from orchestrator.conformance.clause import Clause, NotTested, expect
 
 SUMMARY = {"verdict", "headline", "findings", "measurements", "coverage", "duration_s", "tool_versions"}
@@ -15,7 +15,6 @@ FINDING = {"reason_code", "severity", "component", "message", "evidence"}
 MEASUREMENT = {"name", "component", "value", "unit", "limit", "ok"}
 VERDICTS = {"pass", "fail", "unknown", "not_applicable", "cancelled"}
 SECTIONS = {"system", "cpu", "memory", "disks", "nics", "gpus", "psus", "bmc", "tpm", "boot", "notes"}
-KILL_S = 2.0
 FIRST_BEAT_S = 1.0
 
 
@@ -51,7 +50,7 @@ def does(activity: str) -> Callable[[Rig], None]:
 def parks_on(rig: Rig) -> None:
     rig.reached("parked")
     expect("beats on" in rig.marks, f"parked, the heartbeat stopped: {rig.vain}")
-    warned = [one["text"] for one in rig.server.lines.values() if one["level"] == "warn" and "Strange" in one["text"]]
+    warned = [one["text"] for one in lines_of(rig) if one["level"] == "warn" and "Strange" in one["text"]]
     expect(warned, "no warning names the state")
 
 
@@ -61,7 +60,7 @@ def resumes(rig: Rig) -> None:
     expect(first["instance_id"] != second["instance_id"], "the new process has the old instance_id")
     expect(first["kernel_boot_id"] == second["kernel_boot_id"], "the kernel_boot_id changed without a boot")
     name = rig.subject.long_stage
-    warned = [one for one in rig.server.lines.values() if one["level"] == "warn" and name in one["text"]]
+    warned = [one for one in lines_of(rig) if one["level"] == "warn" and name in one["text"]]
     expect(warned, f"no warning says that it resumes at {name}")
 
 
@@ -73,7 +72,7 @@ def _gone_in_time(rig: Rig) -> None:
     if not rig.reached("load"):
         raise NotTested("the long stage starts no process of its own")
     seconds = rig.marks.get("unloaded_s")
-    expect(seconds is not None, f"its processes did not end: {rig.vain}")
+    expect(seconds is not None, f"its processes did not end within {KILL_S + rig.subject.slack_s:g} s")
     expect((seconds or 0.0) <= KILL_S + rig.subject.slack_s, f"its processes were gone after {seconds:.1f} s")
     expect(not rig.marks.get("left"), f"left running: {rig.marks.get('left')}")
 
@@ -146,7 +145,7 @@ def flushed(rig: Rig) -> None:
     expect(rig.exit_code == 0, f"the exit code is {rig.exit_code}: {rig.vain}")
     late = [call for call in rig.server.of("log") if call.answered != 200]
     expect(not late, "the last log lines were not waited for")
-    told = [line for line in rig.server.lines.values() if "shutdown" in line["text"]]
+    told = [line for line in lines_of(rig) if "shutdown" in line["text"]]
     expect(told, "the log does not tell of the order")
 
 

@@ -36,6 +36,8 @@ TOKEN = "conformance-Token_of-the.run-7f3a"
 BETTER_TOKEN = "the-Better_token.of-the-claim"
 """What the claim gives in its place, in some scenes."""
 INTERVAL_S = 0.3
+KILL_S = 2.0
+"""From an order, or the agent's end, to the last of its processes gone."""
 UNKNOWN_STAGE = "Conformance"
 """A stage that no agent knows: its result comes at once."""
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO2G2GIVc3cTnb15UVxp16m8HfRwzvQbiiS5oK4djj0X somebody"
@@ -253,10 +255,11 @@ class Rig:
         self.marks["load"] = self.below()
 
     async def unloaded(self, since: float) -> None:
-        """Note as `unloaded_s` how long after `since` the last process of the load was gone."""
-        load = self.marks["load"]
-        await self.until(lambda: not [one for one in load if is_alive(one)], "the load to end", every_s=0.02)
-        self.marks["unloaded_s"] = time.monotonic() - since
+        """Note as `unloaded_s` how long after `since` the last process of the load was gone, if that was soon."""
+        load, limit_s = self.marks["load"], 2.0 * KILL_S + self.subject.slack_s
+        with contextlib.suppress(WaitedInVain):
+            await self.until(lambda: not any(map(is_alive, load)), "", limit_s=limit_s, every_s=0.02)
+            self.marks["unloaded_s"] = time.monotonic() - since
 
     async def ended(self) -> None:
         """Wait for the agent's end, and a moment for what it left."""
@@ -264,7 +267,7 @@ class Rig:
         self.starts[-1].ended_at = time.monotonic()
         self.marks["ended"] = self.starts[-1].ended_at
         with contextlib.suppress(WaitedInVain):
-            await self.until(lambda: not self.below(), "", limit_s=2.0 + self.subject.slack_s, every_s=0.05)
+            await self.until(lambda: not self.below(), "", limit_s=KILL_S + self.subject.slack_s, every_s=0.05)
         self.marks["left"] = [" ".join(one.cmdline())[:80] for one in self.below() if is_alive(one)]
 
     async def order(self, cmd: str, cmd_id: str, how: str = "done", **more: Any) -> None:

@@ -116,8 +116,11 @@ def passes_everything() -> None:
 def leaves_a_child() -> None:
     """A process that the stage starts behind the back of what would kill it."""
 
-    async def stage(context: Any, options: Any) -> Outcome:
+    def spawn() -> None:
         subprocess.Popen(["sleep", "3217"], start_new_session=True)
+
+    async def stage(context: Any, options: Any) -> Outcome:
+        spawn()
         outcome: Outcome = await agent_rig._run(context, options)
         return outcome
 
