@@ -35,11 +35,11 @@ def parser() -> argparse.ArgumentParser:
         "--long-stage", metavar="NAME=JSON", default='CPUStress={"duration_s": 600}', help="one that takes a minute"
     )
     agent.add_argument("--folder", metavar="DIR", type=Path, help="where each scene leaves its traces")
-    agent.add_argument("--jobs", metavar="N", type=int, default=4, help="scenes at a time (default: 4)")
     agent.add_argument(
         "--slack", metavar="S", type=float, default=1.0, help="on top of the protocol's limits (default: 1; busy: more)"
     )
     parser.add_argument("--patience", metavar="S", type=float, default=30.0, help="for what must come (default: 30)")
+    parser.add_argument("--jobs", metavar="N", type=int, default=4, help="clauses or scenes at a time (default: 4)")
     parser.add_argument("--only", metavar="NAME", action="append", help="only such clauses; * and ? stand for anything")
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="no such clauses")
     parser.add_argument(
@@ -101,9 +101,8 @@ def _test_orchestrator(arguments: argparse.Namespace) -> list[Finding]:
         Speaker(door, 1, "nobody").send("hello", {})
     except Unreachable as problem:
         raise ValueError(str(problem)) from None
-    return test_orchestrator(
-        Bench(door, operator, arguments.patience), arguments.only, arguments.optional, _teller(arguments)
-    )
+    bench = Bench(door, operator, arguments.patience)
+    return test_orchestrator(bench, arguments.only, arguments.optional, arguments.jobs, _teller(arguments))
 
 
 def _test_agent(arguments: argparse.Namespace) -> list[Finding]:

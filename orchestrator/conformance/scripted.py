@@ -118,6 +118,9 @@ class ScriptedOrchestrator:
         tasks: set[asyncio.Task[None]] = set()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not server.is_serving():  # its handshake was under way when we closed
+                writer.transport.abort()
+                return
             task = asyncio.current_task()
             assert task is not None
             tasks.add(task)

@@ -39,6 +39,9 @@ BROKEN = {
 IN_THE_SUITE = ("counts_results_twice", "takes_the_token_of_any_run", "errors_in_another_shape")
 
 
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("served") / "data") as one:
@@ -57,7 +60,7 @@ def test_the_products_orchestrator_keeps_every_clause(served: Served, capsys: An
 def test_a_broken_orchestrator_fails_where_it_should(how: str, tmp_path: Path, capsys: Any) -> None:
     clauses = [] if ALL else only({*BROKEN[how], *SOUND})
     with serving(tmp_path / "data", module=("tests.conformance.broken_orchestrator", how)) as one:
-        seen = told(capsys, *server_arguments(one), *clauses, "--patience", "8")
+        seen = told(capsys, *server_arguments(one), *clauses, "--patience", "15")
     assert seen.exit_code == 1
     assert seen.named("FAILED") == BROKEN[how], seen.words
 
