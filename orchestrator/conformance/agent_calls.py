@@ -247,6 +247,11 @@ def strange_fields(rig: Rig) -> None:
 # --- section 2: trouble on the way ------------------------------------------------------------------------------------
 
 
+def null_lists(rig: Rig) -> None:
+    calls_of(rig, "claim")
+    expect("completed" in rig.marks, f"with null for `features` and `expected_disks`: {rig.vain} {rig.stderr[-300:]}")
+
+
 def hello_is_optional(rig: Rig) -> None:
     expect(rig.server.of("hello") and rig.server.of("claim"), "after a rejected hello there is no claim")
     expect(len(rig.server.of("hello")) == 1, "a rejected hello was repeated")
@@ -432,6 +437,7 @@ def _clauses() -> tuple[Clause[Rig], ...]:
         ),
         one("evidence-optional", 2, "a failure of it is a warning", evidence_optional, "rejected_evidence"),
         one("features", 2, "a feature that is not listed is not used", features_unlisted, "trouble"),
+        one("null-lists", 2, "null for `features` or `expected_disks` is no malformed claim", null_lists, "null_lists"),
         one("unknown-fields", 2, "unknown fields in answers are ignored", strange_fields, "walk"),
         one("hello-optional", 2, "a failed hello is no obstacle", hello_is_optional, "trouble"),
         one("hello-limit", 2, "hello is tried for up to 30 s, then comes the claim", hello_limit, "hello_down"),

@@ -28,7 +28,7 @@ def scenes() -> dict[str, Scene]:
     long = (s.proxy_lasts, s.hello_down, s.hold_asked_again, s.hanging, s.trouble, s.walk, s.slow_down)
     rest = (s.cancel, s.shutdown, s.abort, s.over, s.revoked, s.killed, s.completed, s.no_state, s.parked, s.proxy)
     more = (s.refused_hello, s.rejected_claim, s.rejected_result, s.older_server, s.retry, s.lost_acks, s.hold)
-    odd = (s.between, s.no_systemctl, s.redirected_claim, s.rejected_evidence)
+    odd = (s.null_lists, s.between, s.no_systemctl, s.redirected_claim, s.rejected_evidence)
     held = (s.hold_abort, s.hold_over, s.hold_revoked, s.hold_sigterm, s.hold_retry, s.stranger, s.rotation, s.swapped)
     named: dict[str, Scene] = {one.__name__: one for one in (*long, *rest, *more, *odd, *held)}
     return (

@@ -64,6 +64,15 @@ async def no_state(rig: Rig) -> None:
         await rig.ended()
 
 
+async def null_lists(rig: Rig) -> None:
+    """A claim with null where it has no list to give."""
+    rig.script("Completed", features=None, expected_disks=None)
+    async with rig.serving(), rig.agent():
+        await rig.activity("completed")
+        rig.server.direct(ABORT, "end")
+        await rig.ended()
+
+
 async def parked(rig: Rig) -> None:
     """A state that nobody knows and `stages` does not list."""
     rig.script("Strange")
