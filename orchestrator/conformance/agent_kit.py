@@ -9,14 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.conformance import agent_calls, agent_orders, agent_scenes
+from orchestrator.conformance import agent_calls, agent_orders, agent_trouble
+from orchestrator.conformance import agent_scenes as s
+from orchestrator.conformance import agent_scenes_holds as h
+from orchestrator.conformance import agent_scenes_trouble as t
 from orchestrator.conformance.agent_rig import HOLD_KEY, OTHER_KEY, Rig, Subject, long_stage_of, play
-from orchestrator.conformance.agent_scenes import Scene, bad_key, bad_parameter, refused_claim
+from orchestrator.conformance.agent_scenes import Scene
+from orchestrator.conformance.agent_scenes_holds import bad_key
+from orchestrator.conformance.agent_scenes_trouble import FINAL_OF_CLAIM, bad_parameter, refused_claim
 from orchestrator.conformance.clause import Clause, Finding, NotTested, Status, found, selected, tried
 from probes.host import Host
 
 CLAUSES: tuple[Clause[Rig], ...] = tuple(
-    sorted((*agent_calls.CLAUSES, *agent_orders.CLAUSES), key=lambda one: one.section)
+    sorted((*agent_calls.CLAUSES, *agent_trouble.CLAUSES, *agent_orders.CLAUSES), key=lambda one: one.section)
 )
 FIRST_RUN_ID = 8_000_000
 """Run ids that no run of this machine has: the agent may keep things by run."""
@@ -24,16 +29,15 @@ FIRST_RUN_ID = 8_000_000
 
 def scenes() -> dict[str, Scene]:
     """Every scene by its name, the long ones first."""
-    s = agent_scenes
-    long = (s.proxy_lasts, s.hello_down, s.hold_asked_again, s.hanging, s.trouble, s.walk, s.slow_down)
-    rest = (s.cancel, s.shutdown, s.abort, s.over, s.revoked, s.killed, s.completed, s.no_state, s.parked, s.proxy)
-    more = (s.refused_hello, s.rejected_claim, s.rejected_result, s.older_server, s.retry, s.lost_acks, s.hold)
-    odd = (s.null_lists, s.between, s.no_systemctl, s.redirected_claim, s.rejected_evidence)
-    held = (s.hold_abort, s.hold_over, s.hold_revoked, s.hold_sigterm, s.hold_retry, s.stranger, s.rotation, s.swapped)
+    long = (t.proxy_lasts, t.hello_down, h.hold_asked_again, t.hanging, t.trouble, s.walk, t.slow_down)
+    rest = (s.cancel, s.shutdown, s.abort, s.over, s.revoked, s.killed, s.completed, s.no_state, s.parked, t.proxy)
+    more = (t.refused_hello, t.rejected_claim, t.rejected_result, t.older_server, h.retry, h.lost_acks, h.hold)
+    odd = (s.null_lists, s.between, s.no_systemctl, t.redirected_claim, t.rejected_evidence)
+    held = (h.hold_abort, h.hold_over, h.hold_revoked, h.hold_sigterm, h.hold_retry, t.stranger, t.rotation, t.swapped)
     named: dict[str, Scene] = {one.__name__: one for one in (*long, *rest, *more, *odd, *held)}
     return (
         named
-        | {f"claim_{code}": refused_claim(code) for code in agent_scenes.FINAL_CODES}
+        | {f"claim_{code}": refused_claim(code) for code in FINAL_OF_CLAIM}
         | {
             "bad_run_id": bad_parameter(run_id="0"),
             "bad_fpr": bad_parameter(fpr="abc"),

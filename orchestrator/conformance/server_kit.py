@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.conformance import server_calls, server_orders, server_walk
+from orchestrator.conformance import server_calls, server_codes, server_orders, server_walk
 from orchestrator.conformance.clause import Clause, Finding, Status, found, selected, tried
 from orchestrator.conformance.operator import OperatorFailed
 from orchestrator.conformance.server_bench import Bench
 from orchestrator.conformance.speaker import Unreachable
 
 CLAUSES: tuple[Clause[Bench], ...] = tuple(
-    sorted((*server_calls.CLAUSES, *server_walk.CLAUSES, *server_orders.CLAUSES), key=lambda one: one.section)
+    sorted(
+        (*server_calls.CLAUSES, *server_codes.CLAUSES, *server_walk.CLAUSES, *server_orders.CLAUSES),
+        key=lambda one: one.section,
+    )
 )
 
 
