@@ -250,9 +250,17 @@ class Rig:
     async def loaded(self) -> None:
         """Wait until the long stage runs and has processes of its own; those are noted as `load`."""
         await self.activity("running")
+        seen: list[psutil.Process] = []
+
+        def lasting() -> list[psutil.Process]:
+            """Those that were there at the last look: no passing helper of the agent's."""
+            nonlocal seen
+            before, seen = seen, self.below()
+            return [one for one in seen if one in before]
+
+        self.marks["load"] = []
         with contextlib.suppress(WaitedInVain):
-            await self.until(self.below, "the long stage's processes")
-        self.marks["load"] = self.below()
+            self.marks["load"] = await self.until(lasting, "the long stage's processes")
 
     async def unloaded(self, since: float) -> None:
         """Note as `unloaded_s` how long after `since` the last process of the load was gone, if that was soon."""

@@ -83,7 +83,7 @@ async def cancel(rig: Rig) -> None:
     async with rig.serving(), rig.agent():
         await rig.loaded()
         await rig.order(RETRY, "running-retry", "refused", stage=UNKNOWN_STAGE)
-        rig.marks["load"] = rig.below()
+        rig.marks["load"] = rig.below() or rig.marks["load"]
         rig.server.direct(CANCEL, "cancel")
         await _carried_out(rig, "cancel")
 
