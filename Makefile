@@ -13,7 +13,7 @@ SOAK_ARGS ?= --write docs/soak.md
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-image vet test check fuzz chaos crash soak detection bench image boot image-test lab clean
+.PHONY: help setup setup-test setup-image vet test check fuzz conformance chaos crash soak detection bench image boot image-test lab clean
 
 help: ## List these targets.
 	@echo "vetting-agent: decides whether a bare-metal server may enter production."
@@ -61,6 +61,10 @@ detection: setup-test ## Run the tests that show what is found and what is left 
 
 chaos: setup-test ## Break network, orchestrator and host in each way, as root, and write docs/chaos.md.
 	@exec $(VENV_PYTHON) -m tests.chaos $(CHAOS_ARGS)
+
+conformance: setup-test ## Test both ends against the wire protocol, then the kit that did it on broken ones.
+	@$(VENV_PYTHON) -m tests.conformance.ours
+	@VETTING_CONFORMANCE=all PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/conformance $(TEST_ARGS)
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md

@@ -9,7 +9,7 @@ import http.client
 import os
 import socket
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -56,6 +56,13 @@ class _UnixConnection(http.client.HTTPConnection):
 
 class OperatorClient:
     """The operator API, blocking; one connection a call."""
+
+    @classmethod
+    def at(cls, socket_path: str, timeout_s: float = TIMEOUT_S) -> Self:
+        """The client of a socket that is known already."""
+        client = cls.__new__(cls)
+        client._socket, client._timeout_s = socket_path, timeout_s
+        return client
 
     def __init__(self, data: Path, timeout_s: float = TIMEOUT_S) -> None:
         self._timeout_s = timeout_s

@@ -36,7 +36,7 @@ class Lender:
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[IperfPeer | None]:
         """An iperf3 server for this host alone while the block lasts, or None."""
-        if FEATURE_IPERF_SLOT not in self.claim.features:
+        if not self.claim.offers(FEATURE_IPERF_SLOT):
             yield self._peer(self.claim.iperf_port)
             return
         slot_id = str(uuid.uuid4())

@@ -58,7 +58,7 @@ def _write(folder: Path, records: Sequence[CrashRecord]) -> None:
 async def _send(folder: Path, client: Client, claim: wire.Claim, book: LogBook) -> None:
     """As evidence of the run's first stage: each piece of evidence belongs to one."""
     await in_thread(lambda: redact_folder(folder, book.redactor))
-    if wire.FEATURE_EVIDENCE not in claim.features or not claim.stages:
+    if not claim.offers(wire.FEATURE_EVIDENCE) or not claim.stages:
         return
     package = await in_thread(lambda: pack(folder))
     result_id = str(uuid.uuid4())

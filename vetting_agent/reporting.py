@@ -94,7 +94,7 @@ class Reporter:
         try:
             async with asyncio.timeout(EVIDENCE_LIMIT_S):
                 await in_thread(lambda: redact_folder(folder, self.book.redactor))
-                if wire.FEATURE_EVIDENCE in self.claim.features:
+                if self.claim.offers(wire.FEATURE_EVIDENCE):
                     await self._upload(stage, await in_thread(lambda: pack(folder)), result_id)
         except (OSError, Trouble, Rejected) as problem:
             reason = str(problem) or f"not done within {EVIDENCE_LIMIT_S:.0f} s"

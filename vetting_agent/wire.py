@@ -89,7 +89,12 @@ class Claim(Message, frozen=True, kw_only=True):
     sensor_interval_s: float | None = None
     log_interval_s: float | None = None
     token: str | None = None
-    features: list[str] = []
+    features: list[str] | None = None
+    """None as an empty list: many programs write null for a list that was never filled."""
+
+    def offers(self, feature: str) -> bool:
+        """Whether the server does this beyond the table of the protocol."""
+        return feature in (self.features or ())
 
     @property
     def is_destructive(self) -> bool:

@@ -23,7 +23,7 @@ FAST = {"heartbeat_s": 0.1, "sensor_s": 0.1, "log_s": 0.1}
 
 
 class Served:
-    """`python -m orchestrator serve` over a data folder. `seen` gets every request and reply of agents."""
+    """`python -m orchestrator serve`, or `module`, over a data folder. `seen` gets every reply to agents."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Served:
         listen: str = "127.0.0.1:0",
         environment: dict[str, str] | None = None,
         arguments: Sequence[str] = (),
+        module: Sequence[str] = ("orchestrator",),
     ) -> None:
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ class Served:
         argv = [
             sys.executable,
             "-m",
-            "orchestrator",
+            *module,
             "serve",
             "--data",
             str(data),

@@ -204,6 +204,13 @@ async def test_a_malformed_non_destructive_means_true(value: object, destructive
     assert claim.is_destructive is destructive
 
 
+@pytest.mark.parametrize("features", [None, []])
+async def test_a_list_of_features_that_was_never_filled_is_empty(features: object, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=CLAIM | {"features": features})
+    claim = await attempt("claim")
+    assert not claim.offers("evidence")
+
+
 @pytest.mark.parametrize("announced", [True, False])
 async def test_an_answer_without_end_is_cut_off(announced: bool) -> None:
     body = b'{"next_state": "' + b"x" * ANSWER_LIMIT_BYTES + b'"}'
