@@ -124,8 +124,13 @@ class Control:
         return await self._run(order.stage, _override_of(order), retry=True)
 
     async def _run(self, stage: str, override: WipeOverride | None = None, *, retry: bool = False) -> object:
+        executed = None if retry or self._last_stage is not None else self._executor.undelivered(stage)
         await self._pause_before(stage, retry=retry)
-        executed = await self._execute(stage, override, after_hold=retry)
+        if executed is not None:
+            self._book.warn(f"an agent before this one came to the end of {stage}: its result is delivered now")
+            self._board.ended(executed.stage, executed.outcome.verdict.value, executed.outcome.message)
+        else:
+            executed = await self._execute(stage, override, after_hold=retry)
         self._board.at(Activity.BETWEEN)
         try:
             next_state = await self._attend(self._reporter.report(executed, retry=retry))

@@ -2,16 +2,19 @@
 
     EVIDENCE/run-<id>/boot.json            which boot and orchestrator the folders below belong to
     EVIDENCE/run-<id>/<NN>-<Stage>/        one execution of a stage each; NN counts up over restarts
+    EVIDENCE/run-<id>/<NN>-<Stage>.result  its result_id, and whether the orchestrator has taken its result
 
 What an earlier agent of the same boot left is picked up again; what another boot left is kept, and not used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +72,33 @@ class EvidenceStore:
         return dict(self._newest)
 
     def cut_short(self, stage: str) -> Path | None:
-        """The newest folder of a stage in this boot, if that execution came to no outcome."""
+        """The newest folder of a stage in this boot, if the orchestrator has taken no result of that execution."""
         folder = self._newest.get(stage)
-        return None if folder is None or (folder / OUTCOME).exists() else folder
+        return None if folder is None or self._is_delivered(folder) else folder
+
+    def undelivered(self, stage: str) -> Path | None:
+        """The same, if that execution came to its outcome: its agent did not live to deliver it."""
+        folder = self.cut_short(stage)
+        return folder if folder is not None and (folder / OUTCOME).exists() else None
+
+    def result_id(self, folder: Path) -> str:
+        """What the result of that execution is posted under: the same one by whichever agent delivers it."""
+        kept = _json(_result_of(folder))
+        if isinstance(kept, dict) and isinstance(kept.get("result_id"), str):
+            return str(kept["result_id"])
+        made = str(uuid.uuid4())
+        with contextlib.suppress(OSError):  # on a full disk the result counts more than this
+            _result_of(folder).write_text(json.dumps({"result_id": made}) + "\n")
+        return made
+
+    def delivered(self, folder: Path, result_id: str) -> None:
+        """The orchestrator has taken the result of that execution."""
+        with contextlib.suppress(OSError):
+            _result_of(folder).write_text(json.dumps({"result_id": result_id, "delivered": True}) + "\n")
+
+    def _is_delivered(self, folder: Path) -> bool:
+        kept = _json(_result_of(folder))
+        return isinstance(kept, dict) and kept.get("delivered") is True
 
     def outcome_of(self, stage: str) -> dict[str, Any] | None:
         """The newest outcome of a stage in this boot, as `outcome.json` has it."""
@@ -94,6 +121,10 @@ class Package:
     """SHA-256 of the archive, hex."""
     left_out: tuple[str, ...] = ()
     """Files that would have made it too big."""
+
+
+def _result_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.result")
 
 
 def redact_folder(folder: Path, redactor: Redactor) -> None:

@@ -93,6 +93,19 @@ class Executor:
         stage_run = StageRun(stage, self._parameters(name), context, before, said, after_repair=after_hold)
         return Execution(name, stage, self.book, stage_run, context, self.disks)
 
+    def undelivered(self, name: str) -> Executed | None:
+        """What an agent of this boot found in that stage and did not live to deliver; None: nothing, or it is lost."""
+        stage, folder = self.named(name), self.store.undelivered(name)
+        if stage is None or folder is None:
+            return None
+        from vetting_agent.judge_evidence import Foreign, decoded
+
+        try:
+            outcome: Outcome = decoded((folder / conclusion.OUTCOME).read_bytes(), Outcome, beside="verdict")
+            return Executed(name, outcome, folder, stage.artifact(folder))
+        except (OSError, ValueError, Foreign):
+            return None
+
     def _parameters(self, name: str) -> object:
         """What the claim says for this stage. Malformed parameters are handed on: the stage refuses them in words."""
         parameters = self.claim.parameters
@@ -198,7 +211,7 @@ class _Listener:
 
 
 def counters_before(folder: Path | None) -> Counters | None:
-    """The fault counters before an execution that its agent did not live to end; None: there is none, or they are lost.
+    """The fault counters before an execution of which no result was taken; None: there is none, or they are lost.
 
     What happened since then is charged to the execution that takes its place: a fault may be what ended the agent.
     """

@@ -35,11 +35,12 @@ class Reporter:
 
     async def report(self, executed: Executed, *, retry: bool) -> object:
         """The state that the orchestrator says comes next. Raises Rejected and FinalRefusal."""
-        result_id = str(uuid.uuid4())
-        if executed.folder is not None:
-            await self._send_evidence(executed.stage, executed.folder, result_id)
+        store, folder = self.executor.store, executed.folder
+        result_id = store.result_id(folder) if folder is not None else str(uuid.uuid4())
+        if folder is not None:
+            await self._send_evidence(executed.stage, folder, result_id)
         fresh = retry and executed.stage != INVENTORY
-        components = await self.recollect() if fresh else self.executor.store.components()
+        components = await self.recollect() if fresh else store.components()
         request = wire.result_request(
             executed.stage,
             executed.outcome,
@@ -47,7 +48,10 @@ class Reporter:
             inventory=executed.inventory,
             components=components,
         )
-        return await self._post(self._sendable(request), retry=retry)
+        next_state = await self._post(self._sendable(request), retry=retry)
+        if folder is not None:
+            store.delivered(folder, result_id)
+        return next_state
 
     def _sendable(self, request: wire.ResultRequest) -> wire.ResultRequest:
         """Without the token, which tools quote with the kernel's command line, and what JSON has no word for."""

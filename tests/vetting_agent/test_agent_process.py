@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.agent_rig import TOKEN, AgentPlace, agent_process
 from tests.support.certificates import make
-from tests.support.fake_orchestrator import refusal
+from tests.support.fake_orchestrator import refusal, status
 from tests.support.scenes import KEY, LONG, alive, load_of, loaded, orchestrator, reach, scene, shut_down
 
 pytestmark = pytest.mark.slow
@@ -100,6 +100,30 @@ async def test_a_killed_agent_leaves_no_load_and_its_successor_resumes_there(tmp
     kept = next((tmp_path / "state").glob("*.token"))
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "the-better-token" not in agent.errors
+
+
+async def test_what_a_killed_agent_had_found_is_delivered_by_its_successor_and_not_found_anew(tmp_path: Path) -> None:
+    """A fault that shows once in a while must not be lost with the agent that saw it."""
+    server = orchestrator(["SMART", "CPUStress"], parameters={"SMART": {"fail": True}})
+    server.always["result"] = status(500)
+    async with server.serve():
+        async with agent_process(tmp_path, server) as agent:
+            await server.until(lambda: server.of("result"), "the result")
+            agent.signal(signal.SIGKILL)
+            await agent.ended()
+        attempts = {call.body["result_id"] for call in server.of("result")}
+        del server.always["result"]
+        server.claim_extra["parameters"] = {}  # it would pass now
+        async with agent_process(tmp_path, server) as agent:
+            await server.until(lambda: server.results, "the delivery")
+            server.direct("abort", "a")
+            assert await agent.ended() == 0
+    assert [(one["stage"], one["passed"]) for one in server.results] == [("SMART", False)]
+    assert {server.results[0]["result_id"]} == attempts
+    assert server.texts.count("stage SMART starts") == 1
+    assert any("its result is delivered now" in text for text in server.texts)
+    folder = AgentPlace(tmp_path).evidence / "run-7"
+    assert [one.name for one in folder.glob("*-SMART")] == ["01-SMART"]
 
 
 async def test_a_second_agent_on_the_host_says_so_and_exits_3(tmp_path: Path) -> None:

@@ -247,6 +247,23 @@ def test_folders_count_executions_and_a_restarted_agent_goes_on_counting(tmp_pat
     assert executed(second, "GPU").name == "04-GPU"
 
 
+def test_an_outcome_stays_undelivered_until_the_orchestrator_has_taken_it(tmp_path: Path) -> None:
+    first = store(tmp_path)
+    folder = first.begin("SMART")
+    assert (first.cut_short("SMART"), first.undelivered("SMART")) == (folder, None)
+    folder.mkdir()
+    (folder / "outcome.json").write_text("{}")
+    result_id = first.result_id(folder)
+    second = store(tmp_path)
+    assert second.undelivered("SMART") == second.cut_short("SMART") == folder
+    assert second.result_id(folder) == result_id
+    second.delivered(folder, result_id)
+    for one in (second, store(tmp_path)):
+        assert one.undelivered("SMART") is one.cut_short("SMART") is None
+        assert one.result_id(folder) == result_id
+    assert store(tmp_path, boot_id="boot-2").undelivered("SMART") is None
+
+
 @pytest.mark.parametrize("other", [{"boot_id": "boot-2"}, {"orchestrator": "https://p"}, {"boot_id": None}])
 def test_what_another_boot_or_orchestrator_left_is_kept_and_not_used(other: dict[str, str], tmp_path: Path) -> None:
     executed(store(tmp_path), "Inventory")
