@@ -17,7 +17,7 @@ vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptes
     unshare=util-linux setpriv=util-linux wipefs=util-linux ip=iproute2 sg_persist=sg3-utils"
 test_tools="chromium=chromium gcc=gcc g++=g++ sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables
     openssl=openssl losetup=mount cpio=cpio ipmi_sim=openipmi dnsmasq=dnsmasq-base dhcpd=isc-dhcp-server
-    kea-dhcp4=kea-dhcp4-server grub-script-check=grub-common"
+    kea-dhcp4=kea-dhcp4-server grub-script-check=grub-common ledctl=ledmon"
 image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
     git=git mkfs.vfat=dosfstools mkfs.ext4=e2fsprogs cryptsetup=cryptsetup-bin pvcreate=lvm2
     qemu-system-x86_64=qemu-system-x86 dnsmasq=dnsmasq-base nbdkit=nbdkit swtpm=swtpm ipmi_sim=openipmi
@@ -28,7 +28,7 @@ image_files="/usr/lib/ipxe/qemu/pxe-virtio.rom=ipxe-qemu /usr/share/OVMF/OVMF_CO
     /usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-python-plugin.so=nbdkit-plugin-python"
 # Services that Debian's packages would switch on; nobody who runs this asked for a daemon.
 services="smartmontools=smartmontools.service lvm2=lvm2-monitor.service openssh-server=ssh.service nftables=nftables.service
-    isc-dhcp-server=isc-dhcp-server.service kea-dhcp4-server=kea-dhcp4-server.service"
+    isc-dhcp-server=isc-dhcp-server.service kea-dhcp4-server=kea-dhcp4-server.service ledmon=ledmon.service"
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -138,12 +138,17 @@ require_python() {
     can_make_environments "$python" || fail "$python cannot make environments: it lacks ensurepip"
 }
 
+has_nvidia() {
+    cat /sys/bus/pci/devices/*/vendor 2>/dev/null | grep -qx 0x10de
+}
+
 fingerprint() {
     { cat pyproject.toml constraints.txt; pwd; echo "$1"; } | sha256sum | cut -d' ' -f1
 }
 
 require_environment() {
     local vet=orchestrator,gpu image=orchestrator,gpu,kernels extras stamp=".venv/.setup-$kind" want
+    if has_nvidia; then vet="$image"; fi # its load is compiled at first use
     case "$kind" in
         vet) extras="$vet" ;;
         image) extras="$image" ;;
