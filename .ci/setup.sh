@@ -139,7 +139,7 @@ require_python() {
 }
 
 has_nvidia() {
-    cat /sys/bus/pci/devices/*/vendor 2>/dev/null | grep -qx 0x10de
+    grep -qsx 0x10de /sys/bus/pci/devices/*/vendor
 }
 
 fingerprint() {
