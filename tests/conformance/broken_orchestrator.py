@@ -70,22 +70,12 @@ def trusts_digests() -> None:
 
 
 def errors_in_another_shape() -> None:
-    def reply(_request: Any, status: int, code: str, message: str) -> Any:
-        return http_calls.json_reply({"code": code, "detail": message}, status)
-
-    http_calls.error_reply = reply
+    http_calls.error_body = lambda _correlation, code, message: json.dumps({"code": code, "detail": message}).encode()
 
 
 def errors_without_correlation() -> None:
-    ours = http_calls.error_reply
-
-    def reply(*arguments: Any) -> Any:
-        answer = ours(*arguments)
-        body = json.loads(answer.body)
-        body["error"]["correlation_id"] = ""
-        return http_calls.json_reply(body, answer.status_code)
-
-    http_calls.error_reply = reply
+    ours = http_calls.error_body
+    http_calls.error_body = lambda _correlation, code, message: ours("", code, message)
 
 
 def trusts_passed() -> None:
