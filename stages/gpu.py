@@ -15,7 +15,7 @@ from probes.notes import Notes
 from probes.nvml import NVML_LIMIT_S, GpuFacts, NvmlSample, NvmlUnusable, sample_nvml
 from probes.pci import PciDevice
 from probes.tools import ToolMissing
-from stages import gpu_amd_judge, gpu_burn, gpu_burn_judge, gpu_case, gpu_hops, gpu_judge, gpu_load
+from stages import gpu_amd_judge, gpu_burn_judge, gpu_case, gpu_hops, gpu_judge, gpu_load
 from stages.gpu_burn import Burned, BurnPlan, Target
 from stages.gpu_case import Limits, Path
 from stages.gpu_links_judge import Fabric
@@ -93,7 +93,8 @@ class Readings:
 
 
 def planned_s(options: Options) -> float:
-    return (options.samples - 1) * options.every_s + 10.0 + (gpu_burn.START_S if options.load else 0.0)
+    """Without GPUs; the load says how long it takes once it is known how many there are."""
+    return (options.samples - 1) * options.every_s + 10.0
 
 
 async def run(context: StageContext, options: Options) -> Readings:

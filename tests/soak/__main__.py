@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.operator_messages import RunCreated
-from orchestrator.simulation.agents import Load, simulate
+from orchestrator.simulation.agents import Load, Plan, simulate
 from orchestrator.simulation.figures import Figures
 from tests.crash.subject import BROKEN, LOAD
 from tests.soak.trend import Trend, Watch, trends
@@ -59,7 +59,7 @@ class Soaked:
     def share(self) -> float:
         """The part of the calls asked for that were made."""
         asked = self.minutes * 60 * self.agents * self.pace * CALLS_PER_S
-        return sum(map(len, self.figures.times.values())) / asked
+        return self.figures.calls / asked
 
     @property
     def complaints(self) -> list[str]:
@@ -124,8 +124,9 @@ def soak(folder: Path, minutes: float, pace: float, agents: int, every_s: float 
         with contextlib.ExitStack() as stack:
             for watch in watches.values():
                 stack.enter_context(watch)
-            load = Load(pace=pace)
-            figures, _ = asyncio.run(simulate(server.url, server.fingerprint, runs, load, minutes * 60))
+            load, seconds = Load(pace=pace), minutes * 60
+            plan = Plan(url=server.url, fingerprint=server.fingerprint, runs=runs, load=load, seconds=seconds)
+            figures = asyncio.run(simulate(plan))
         view: dict[str, Any] = server.run(run_id)
         held = view["state"] == "FailedHolding" and not view["stalled"] and agent.process.poll() is None
     found = {who: trends(watch.samples) for who, watch in watches.items()}
@@ -134,8 +135,7 @@ def soak(folder: Path, minutes: float, pace: float, agents: int, every_s: float 
 
 def page_of(soaked: Soaked) -> str:
     """Markdown."""
-    made = sum(map(len, soaked.figures.times.values()))
-    calls = f"{made} calls of simulated agents ({soaked.share:.0%} of those asked for)"
+    calls = f"{soaked.figures.calls} calls of simulated agents ({soaked.share:.0%} of those asked for)"
     rows = ["| process | figure | mean | rise | allowed | |", "|---|---|---|---|---|---|"]
     for who, found in soaked.of.items():
         for one in found:

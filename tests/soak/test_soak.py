@@ -58,10 +58,13 @@ def test_only_the_second_half_counts_and_the_limit_is_where_it_is_said() -> None
 
 
 def test_a_machine_that_was_too_busy_says_nothing() -> None:
-    figures = Figures(times={"heartbeat": [0.01] * 400})
+    figures = Figures()
+    for _ in range(400):
+        figures.note("heartbeat", 0.01, None)
     few = Soaked(minutes=10, pace=12, agents=4, figures=figures, of={"server": trends(samples(0.0))}, held=True)
     assert "only 2%" in few.complaints[0]
-    figures.times["log"] = [0.01] * 20_000
+    for _ in range(20_000):
+        figures.note("log", 0.01, None)
     assert few.complaints == []
     assert "Nothing grows" in page_of(few)
 
