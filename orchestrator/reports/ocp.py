@@ -56,8 +56,7 @@ def _start(report: Report, hardware: Mapping[str, str]) -> dict[str, Any]:
         {"softwareInfoId": f"tool-{name}", "name": name, "version": version, "softwareType": "APPLICATION"}
         for name, version in sorted(tools.items())
     ]
-    system = (report.inventory or {}).get("system") or {}
-    platform = " ".join(str(system[key]) for key in ("vendor", "product", "serial") if system.get(key))
+    platform = report.machine
     return {
         "name": "vetting",
         "version": report.generator,
