@@ -68,7 +68,9 @@ def _heading(run: RunView) -> str:
         f"Run {run.run_id}: {printable(run.host)}: {_state(run)}",
         f"profile {run.profile}, {'non-destructive' if run.non_destructive else 'DESTRUCTIVE'},"
         f" created {run.created_at}",
-        printable(f"agent {agent.agent_version} at {agent.ip} ({agent.mac}), last heard {agent.last_seen_at or 'never'}")
+        printable(
+            f"agent {agent.agent_version} at {agent.ip} ({agent.mac}), last heard {agent.last_seen_at or 'never'}"
+        )
         if agent.instance_id
         else "no host has claimed it yet",
     ]
@@ -108,7 +110,11 @@ def _findings(run: RunView) -> str:
 
 
 def _spec(run: RunView) -> str:
-    return "\n".join(["Not as its spec says:", *(f"  {printable(line)}" for line in run.spec_diff)]) if run.spec_diff else ""
+    return (
+        "\n".join(["Not as its spec says:", *(f"  {printable(line)}" for line in run.spec_diff)])
+        if run.spec_diff
+        else ""
+    )
 
 
 def _orders(directives: Sequence[DirectiveView]) -> str:

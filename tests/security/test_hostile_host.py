@@ -42,7 +42,12 @@ def liar(served: Served) -> Agent:
     agent.call("log", {"lines": [line, {**line, "ts": HOSTILE, "seq": 2}]})
     agent.call("sensor", {"samples": [{"kind": "temp", "key": HOSTILE, "value": 99.0, "unit": HOSTILE}]})
     disk = {"name": HOSTILE, "serial": HOSTILE, "model": HOSTILE, "size_gb": 1.0, "firmware": HOSTILE}
-    inventory = {"system": {"vendor": HOSTILE, "serial": HOSTILE}, "disks": [disk], "notes": [HOSTILE], HOSTILE: HOSTILE}
+    inventory = {
+        "system": {"vendor": HOSTILE, "serial": HOSTILE},
+        "disks": [disk],
+        "notes": [HOSTILE],
+        HOSTILE: HOSTILE,
+    }
     parts = ["cpu:0", f"disk:{HOSTILE}"]
     agent.call("result", result("Inventory", said("pass", HOSTILE), inventory=inventory, components=parts))
     bad = finding("disk_io_error", f"disk:{HOSTILE}", HOSTILE, evidence=HOSTILE)

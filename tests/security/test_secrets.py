@@ -121,7 +121,9 @@ def test_a_token_given_in_the_environment_is_not_handed_on_to_tools(
 
 def test_what_the_server_keeps_secret_is_readable_by_its_user_alone(orchestrator: Orchestrator) -> None:
     open_to_others = [
-        path for path in orchestrator.data.rglob("*") if path.is_file() and path.stat().st_mode & 0o077 and _secret(path)
+        path
+        for path in orchestrator.data.rglob("*")
+        if path.is_file() and path.stat().st_mode & 0o077 and _secret(path)
     ]
     assert open_to_others == []
     assert any(_secret(path) for path in orchestrator.data.rglob("*"))

@@ -44,7 +44,9 @@ def test_the_score_is_the_one_that_the_page_states() -> None:
     stated = re.search(r"\*\*([\d.]+)\*\* \(systemd (\d+)", PAGE.read_text())
     assert measured is not None, done.stderr
     assert stated is not None
-    version = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, timeout=60).stdout.split()[1]
+    version = subprocess.run(
+        ["systemd-analyze", "--version"], capture_output=True, text=True, timeout=60
+    ).stdout.split()[1]
     if version != stated[2]:
         pytest.skip(f"the figure is of systemd {stated[2]}; this is {version}")
     assert measured[1] == stated[1]
