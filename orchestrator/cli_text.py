@@ -136,7 +136,8 @@ def _hold(run: RunView) -> str:
     if run.hold is None or not run.hold.requested:
         return ""
     key = f"vetting-orchestrator hold-key {run.run_id} --out key"
-    return f"The host is held: {key} && ssh -i key root@{printable(run.hold.ip or '?')}   (valid until {run.hold.expires_at})"
+    login = f"ssh -i key root@{printable(run.hold.ip or '?')}"
+    return f"The host is held: {key} && {login}   (valid until {run.hold.expires_at})"
 
 
 def log_text(line: LogView) -> str:

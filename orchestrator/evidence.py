@@ -28,7 +28,7 @@ class EvidenceFolder:
         return self._folder / str(run_id) / f"{sha256}.tar.gz"
 
     async def keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:
-        """Write the file unless it is there; its digest. Refuses with 422 what is no gzip, not what was announced or too much."""
+        """Write the file unless it is there; its digest. Refuses what is no gzip, too much or not as announced."""
         return await asyncio.to_thread(self._keep, run_id, claimed_digest, content)
 
     def _keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:

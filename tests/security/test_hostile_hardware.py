@@ -29,9 +29,11 @@ sys.exit(2)
 """
 SCAN = """
 said = {{"json_format_version": [1, 0], "smartctl": {{"version": [7, 3], "exit_status": 0,
-  "messages": [{{"string": {word!r}, "severity": "error"}}]}}, "devices": [
+  "messages": [{{"string": {word!r}, "severity": "error"}}]}},
+  "devices": [
   {{"name": "/dev/bus/0", "info_name": {word!r}, "type": "megaraid,8", "protocol": "SCSI"}}],
-  "model_name": {word!r}, "serial_number": {word!r}, "device": {{"name": {word!r}}}, "smart_status": {{"passed": False}}}}
+  "model_name": {word!r}, "serial_number": {word!r}, "device": {{"name": {word!r}}},
+  "smart_status": {{"passed": False}}}}
 print(json.dumps(said))
 """
 

@@ -203,3 +203,17 @@ def test_no_inventory_hides_its_run_from_the_operator(served: Served, kind: str)
             assert browser.get(path).status_code == 200, served.stderr()[-1500:]
     assert "strange" in printed(served, "run", "show", str(agent.run_id))
     assert printed(served, "report", str(agent.run_id)).startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    "ip", ["10.0.0.1; touch owned", "-oProxyCommand=touch owned", "$(id)", "fe80::1%`id`", "name", "x\n"]
+)
+def test_the_address_of_a_held_host_is_an_address(served: Served, ip: str) -> None:
+    """It stands in the line that people copy into a shell, and goes to ssh."""
+    agent = served.create(stages=["SMART"])
+    agent.claim()
+    agent.post("Inventory", "fail")
+    assert agent.refused("hold", {"ip": ip}) == (422, "malformed")
+    assert served.run(agent.run_id)["hold"] is None
+    agent.call("hold", {"ip": "fe80::1%eth0"})
+    assert served.run(agent.run_id)["hold"]["ip"] == "fe80::1%eth0"

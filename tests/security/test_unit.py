@@ -1,4 +1,4 @@
-"""How far the agent's unit is closed: the score that docs/security.md states, and that stages work with what is left."""
+"""How far the agent's unit is closed: the score that docs/security.md states, and stages with what is left."""
 
 from __future__ import annotations
 
