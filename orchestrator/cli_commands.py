@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.cli_text import directive_text, log_text, run_text, runs_table, say, say_json, table
+from orchestrator.cli_text import directive_text, harmless_json, log_text, run_text, runs_table, say, say_json, table
 from orchestrator.operator_client import OperatorClient
 from orchestrator.operator_messages import RunCreated
 from orchestrator.store import EvidenceRecord, HoldKey
+from vetting_agent.printable import printable
 from vetting_agent.run_view import DirectiveView, LogView, RunView
 from vetting_agent.wire import COMPLETED, FAILED_HOLDING
 
@@ -102,7 +103,7 @@ def watch(arguments: argparse.Namespace, client: OperatorClient) -> int:
     while True:
         run = client.get(f"/runs/{arguments.run}", RunView)
         for event in run.events[told:]:
-            _tell(arguments, event, f"{event.ts} ----- {event.kind}: {event.text}")
+            _tell(arguments, event, f"{event.ts} ----- {event.kind}: {printable(event.text)}")
         told = len(run.events)
         last_log = _tell_log(arguments, client, last_log)
         if run.state in ENDED or (run.state == FAILED_HOLDING and not arguments.follow):
@@ -119,7 +120,7 @@ def _tell_log(arguments: argparse.Namespace, client: OperatorClient, last: int) 
 
 
 def _tell(arguments: argparse.Namespace, message: Any, text: str) -> None:
-    say(msgspec.json.encode(message).decode() if arguments.json else text)
+    say(harmless_json(msgspec.json.encode(message)) if arguments.json else text)
 
 
 def direct(arguments: argparse.Namespace, client: OperatorClient) -> int:

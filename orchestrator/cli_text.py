@@ -1,4 +1,7 @@
-"""What the commands print for people, and the two ways out: `say` on stdout, `complain` on stderr."""
+"""What the commands print for people, and the two ways out: `say` on stdout, `complain` on stderr.
+
+Much of it are words of hosts that nobody trusts yet: nothing that steers a terminal gets out of here.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,35 @@ from typing import Any
 
 import msgspec
 
+from vetting_agent.printable import printable, printable_json
 from vetting_agent.run_view import DirectiveView, LogView, RunView, StageView
 
 
 def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_harmless(text) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_harmless(text) + "\n")
 
 
 def say_json(message: Any) -> None:
-    say(msgspec.json.format(msgspec.json.encode(message), indent=2).decode())
+    say(harmless_json(msgspec.json.format(msgspec.json.encode(message), indent=2)))
+
+
+def harmless_json(encoded: bytes) -> str:
+    """JSON escapes what is below a blank; the others that steer a terminal are escaped here, and mean the same."""
+    return "\n".join(map(printable_json, encoded.decode().split("\n")))
+
+
+def _harmless(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned to the left; the first row is the heading."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -51,17 +65,19 @@ def run_text(run: RunView) -> str:
 def _heading(run: RunView) -> str:
     agent = run.agent
     lines = [
-        f"Run {run.run_id}: {run.host}: {_state(run)}",
+        f"Run {run.run_id}: {printable(run.host)}: {_state(run)}",
         f"profile {run.profile}, {'non-destructive' if run.non_destructive else 'DESTRUCTIVE'},"
         f" created {run.created_at}",
-        f"agent {agent.agent_version} at {agent.ip} ({agent.mac}), last heard {agent.last_seen_at or 'never'}"
+        printable(
+            f"agent {agent.agent_version} at {agent.ip} ({agent.mac}), last heard {agent.last_seen_at or 'never'}"
+        )
         if agent.instance_id
         else "no host has claimed it yet",
     ]
     if agent.activity == "running" and agent.stage:
-        lines.append(f"{agent.stage}: {_progress(run)}")
+        lines.append(f"{printable(agent.stage)}: {_progress(run)}")
     if run.hottest:
-        lines.append(f"hottest: {run.hottest.key} {run.hottest.value:g} {run.hottest.unit}")
+        lines.append(printable(f"hottest: {run.hottest.key} {run.hottest.value:g} {run.hottest.unit}"))
     return "\n".join(lines)
 
 
@@ -84,17 +100,21 @@ def _stage_row(stage: StageView) -> tuple[str, ...]:
 
 
 def _findings(run: RunView) -> str:
-    lines = [f"  {one['severity']}: {one['reason_code']}: {one['message']}" for one in run.run_findings]
+    lines = [printable(f"  {one['severity']}: {one['reason_code']}: {one['message']}") for one in run.run_findings]
     for stage in run.stages:
         for found in stage.summary.findings if stage.summary else ():
             if found.severity != "info":
                 text = f"{found.reason_code}: {found.component}: {found.message}"
-                lines.append(f"  {found.severity}: {stage.stage}: {text}")
+                lines.append(printable(f"  {found.severity}: {stage.stage}: {text}"))
     return "\n".join(["Findings:", *lines]) if lines else ""
 
 
 def _spec(run: RunView) -> str:
-    return "\n".join(["Not as its spec says:", *(f"  {line}" for line in run.spec_diff)]) if run.spec_diff else ""
+    return (
+        "\n".join(["Not as its spec says:", *(f"  {printable(line)}" for line in run.spec_diff)])
+        if run.spec_diff
+        else ""
+    )
 
 
 def _orders(directives: Sequence[DirectiveView]) -> str:
@@ -109,16 +129,17 @@ def directive_text(one: DirectiveView) -> str:
         wipe = f" wiping {', '.join(serials) if serials else 'the disks refused for data'}"
     lamp = f" {one.identify['target']} {'on' if one.identify['on'] else 'off'}" if one.identify else ""
     why = f" ({one.answer})" if one.answer else ""
-    return f"{one.cmd}{' ' + one.stage if one.stage else ''}{lamp}{wipe}: {one.status}{why}"
+    return printable(f"{one.cmd}{' ' + one.stage if one.stage else ''}{lamp}{wipe}: {one.status}{why}")
 
 
 def _hold(run: RunView) -> str:
     if run.hold is None or not run.hold.requested:
         return ""
     key = f"vetting-orchestrator hold-key {run.run_id} --out key"
-    return f"The host is held: {key} && ssh -i key root@{run.hold.ip}   (valid until {run.hold.expires_at})"
+    login = f"ssh -i key root@{printable(run.hold.ip or '?')}"
+    return f"The host is held: {key} && {login}   (valid until {run.hold.expires_at})"
 
 
 def log_text(line: LogView) -> str:
     stage = f"[{line.stage}] " if line.stage else ""
-    return f"{line.ts} {line.level:<5} {stage}{line.text}"
+    return printable(f"{line.ts} {line.level:<5} {stage}{line.text}")

@@ -12,6 +12,8 @@ from orchestrator.store import StoreFailed
 from orchestrator.tls import write_private
 
 GZIP_MAGIC = b"\x1f\x8b"
+LIMIT_BYTES = 2**30
+"""Of all evidence of one run: many times what a run's stages leave, and no full disk by one host."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -26,7 +28,7 @@ class EvidenceFolder:
         return self._folder / str(run_id) / f"{sha256}.tar.gz"
 
     async def keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:
-        """Write the file unless it is there; its digest. Refuses with 422 what is no gzip or not what was announced."""
+        """Write the file unless it is there; its digest. Refuses what is no gzip, too much or not as announced."""
         return await asyncio.to_thread(self._keep, run_id, claimed_digest, content)
 
     def _keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:
@@ -37,9 +39,15 @@ class EvidenceFolder:
             raise Refusal(422, "malformed", "Evidence must be a gzip-compressed tar")
         path = self.path_of(run_id, digest)
         if not path.exists():
+            if _size_of(path.parent) + len(content) > LIMIT_BYTES:
+                raise Refusal(422, "too_large", f"A run may leave {LIMIT_BYTES} bytes of evidence; this is more")
             try:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_private(path, content)
             except OSError as problem:
                 raise StoreFailed(str(problem)) from problem
         return digest
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*")) if folder.exists() else 0

@@ -76,7 +76,7 @@ class HoldHops:
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
                 handle.write(key.private_key)
             options = [word for option in (*OPTIONS, f"ConnectTimeout={self.hop_s:.0f}") for word in ("-o", option)]
-            argv = ["ssh", "-F", "none", *options, "-i", str(file), "-l", "root", run.hold_ip, "true"]
+            argv = ["ssh", "-F", "none", *options, "-i", str(file), "-l", "root", "--", run.hold_ip, "true"]
             try:
                 result = await tools.run(*argv, timeout_s=3 * self.hop_s, accept=None)
             except ToolError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from orchestrator.run_record import normal_mac
@@ -21,3 +22,16 @@ def given_mac(text: str) -> str:
 def check_identifier(name: str, text: str) -> None:
     if not IDENTIFIER.fullmatch(text):
         raise Refusal(422, "malformed", f"{name} must be 1 to 64 letters, digits, dots, colons or dashes")
+
+
+def check_address(text: str) -> None:
+    """Of a held host: people copy it into a shell, `preflight` gives it to ssh. An agent that knows none says ""."""
+    if not text:
+        return
+    address, _, zone = text.partition("%")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise Refusal(422, "malformed", f"ip must be an IP address, not {text[:64]!r}") from None
+    if zone and not IDENTIFIER.fullmatch(zone):
+        raise Refusal(422, "malformed", f"the zone of an address is a network interface, not {zone[:64]!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 # Controls, formats (bidirectional overrides reorder a whole line), surrogates, private use, line separators.
@@ -13,6 +14,15 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
+
+
+def printable_json(line: str) -> str:
+    """A line of JSON that says the same, with each character that could steer a terminal escaped as JSON escapes."""
+    return line if line.isprintable() else "".join(_in_json(one) for one in line)
+
+
+def _in_json(character: str) -> str:
+    return json.dumps(character)[1:-1] if unicodedata.category(character) in UNSAFE_CATEGORIES else character
 
 
 def _shown(character: str) -> str:

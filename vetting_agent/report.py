@@ -129,6 +129,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     evidence_files: list[EvidenceFile] = []
     """What an orchestrator keeps of this run; empty in a report that `vet` wrote beside its evidence."""
 
+    @property
+    def machine(self) -> str:
+        """Vendor, product and serial of the machine, as far as its inventory tells; whatever else stands there: ""."""
+        system = (self.inventory or {}).get("system")
+        facts = system if isinstance(system, dict) else {}
+        return " ".join(str(facts[key]) for key in ("vendor", "product", "serial") if facts.get(key))
+
 
 @dataclass(frozen=True, slots=True)
 class Gathered:

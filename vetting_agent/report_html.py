@@ -70,11 +70,9 @@ def chip(verdict: str) -> str:
 def _banner(report: Report) -> str:
     scope = "" if report.whole else '<p class="scope">Verdict of the selected stages only.</p>'
     trouble = f'<p class="trouble">{text(report.trouble)}</p>' if report.trouble else ""
-    system = (report.inventory or {}).get("system") or {}
-    machine = " ".join(str(system[key]) for key in ("vendor", "product", "serial") if system.get(key))
     facts = (
         ("Host", report.host),
-        ("Machine", machine),
+        ("Machine", report.machine),
         ("Profile", report.profile),
         ("Started", shown_time(report.started_at)),
         ("Took", clock(report.duration_s)),

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.reports.parts import Part, components, parts_of
 from stages.outcome import Verdict
+from vetting_agent.printable import printable_json
 from vetting_agent.report import Report, ReportFinding, ReportStage, finding_rank
 from vetting_agent.verdict import Overall
 from vetting_agent.wire import WireMeasurement
@@ -28,7 +29,8 @@ def document(report: Report) -> bytes:
     """The lines, UTF-8. Times are the report's own, so that the same report gives the same bytes."""
     lines = []
     for number, (stamp, artifact) in enumerate(_artifacts(report)):
-        lines.append(json.dumps({**artifact, "sequenceNumber": number, "timestamp": stamp}, ensure_ascii=False))
+        line = json.dumps({**artifact, "sequenceNumber": number, "timestamp": stamp}, ensure_ascii=False)
+        lines.append(printable_json(line))
     return "".join(f"{line}\n" for line in lines).encode("utf-8", errors="backslashreplace")
 
 
@@ -54,8 +56,7 @@ def _start(report: Report, hardware: Mapping[str, str]) -> dict[str, Any]:
         {"softwareInfoId": f"tool-{name}", "name": name, "version": version, "softwareType": "APPLICATION"}
         for name, version in sorted(tools.items())
     ]
-    system = (report.inventory or {}).get("system") or {}
-    platform = " ".join(str(system[key]) for key in ("vendor", "product", "serial") if system.get(key))
+    platform = report.machine
     return {
         "name": "vetting",
         "version": report.generator,

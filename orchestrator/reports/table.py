@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from vetting_agent.printable import printable
 from vetting_agent.report import Report
 
 COLUMNS = ("run_id", "host", "profile", "finished_at", "stage", "component", "name", "value", "unit", "limit", "ok")
@@ -28,4 +29,6 @@ def document(report: Report) -> bytes:
 
 
 def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """On one line, without what steers a terminal, and never a formula."""
+    shown = printable(text)
+    return f"'{shown}" if text.startswith(FORMULA) else shown

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from orchestrator.agent_service import AgentService
 from orchestrator.liveness import API_UNREACHABLE, AUTH_FAILED, RESULT_FAILED, STALE, Heard, Liveness, liveness_of
 from orchestrator.run_record import Run
+from vetting_agent.printable import printable
 
 FRESH_S = 0.5
 """Rows younger than this are not made again: what one viewer paid for serves all."""
@@ -160,7 +161,7 @@ class FleetBoard:
     def _beat(self, run: Run) -> Beat:
         status, hot = self.service.store.status(run.run_id), self.service.pulse.hottest.get(run.run_id)
         over = run.is_over or run.is_completed
-        value, key = (round(hot.value, 1), hot.key) if hot is not None and not over else (None, "")
+        value, key = (round(hot.value, 1), printable(hot.key)) if hot is not None and not over else (None, "")
         if status is None:
             return None, None, None, value, key, None
         if run.awaited_stage is None:

@@ -158,6 +158,10 @@ def _shown(finding: ReportFinding, stages: Sequence[str], waivers: Sequence[Waiv
     )
 
 
+NO_FACTS: Mapping[str, Any] = dict.fromkeys(("name", "model", "serial", "size_gb", "transport", "rotational"))
+"""What the page shows of a disk: a host may leave out any of it, and must not cost the operator the page."""
+
+
 def _disks(
     run: Run, view: RunView, findings: Sequence[ShownFinding], maps: Mapping[str, DiskMap], now: str
 ) -> Iterable[DiskCard]:
@@ -169,7 +173,7 @@ def _disks(
         component = f"disk:{facts.get('serial')}"
         about = [one for one in findings if one.finding.component == component]
         yield DiskCard(
-            facts=facts,
+            facts={**NO_FACTS, **facts},
             component=component,
             rank=about[0].rank if about else "",
             findings=tuple(one.finding.message for one in about),

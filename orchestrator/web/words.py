@@ -10,7 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from orchestrator.clock import seconds_between
-from vetting_agent.printable import clock, figure
+from vetting_agent.printable import clock, figure, printable_json
 
 GROUPS = {
     "alert": "Alerts",
@@ -35,8 +35,8 @@ VERDICTS = {"pass": "pass", "fail": "fail", "unknown": "unknown", "cancelled": "
 
 def json_text(value: Any) -> Markup:
     """JSON that may stand in a script element or an attribute."""
-    text = msgspec.json.encode(value).decode()
-    for character in "<>&'\u2028\u2029":
+    text = printable_json(msgspec.json.encode(value).decode())
+    for character in "<>&'":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704  # every character with a meaning in HTML but the quotes of JSON is gone
 

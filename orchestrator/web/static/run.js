@@ -13,6 +13,7 @@
   let place = "0.0", lastLine = 0, tail = true, stream = null;
 
   // The log: each line once. Its number says which ones are there already.
+  const tame = (text) => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, "\u00b7");
   function takeLog(lines) {
     const made = document.createDocumentFragment();
     for (const [id, ts, level, where, text] of lines) {
@@ -22,12 +23,12 @@
       line.className = level;
       line.dataset.id = id;
       const time = document.createElement("time");
-      time.textContent = ts.slice(11, 19);
+      time.textContent = tame(ts.slice(11, 19));
       time.dateTime = ts;
       const stageName = document.createElement("i");
-      stageName.textContent = where;
+      stageName.textContent = tame(where);
       const said = document.createElement("span");
-      said.textContent = text.replace(/[\p{Cc}\p{Cf}]/gu, "\u00b7");
+      said.textContent = tame(text);
       line.append(time, stageName, said);
       made.append(line);
     }
