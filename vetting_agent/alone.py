@@ -107,10 +107,12 @@ def _host(root: Path | None) -> Host:
 async def _stage(args: argparse.Namespace) -> int:
     from stages.stage import RunFacts, StageContext
     from vetting_agent import alone_text
-    from vetting_agent.recorded_stage import refusal
+    from vetting_agent.recorded_stage import WITHOUT_LOAD, refusal
 
     stage = _stage_named(args.name)
     parameters = _parameters(stage, args.settings)
+    if args.root:
+        parameters |= WITHOUT_LOAD.get(stage.name, {})
     host = _host(args.root)
     evidence = _evidence_folder(args.evidence, stage.name)
     context = StageContext(

@@ -128,7 +128,7 @@ async def _let_stages_read(host: Host, *, self_test: bool) -> list[str]:
     from probes.apart import apart
     from stages import STAGES
     from stages.stage import RunFacts, StageContext
-    from vetting_agent.recorded_stage import AT_REST, Quiet
+    from vetting_agent.recorded_stage import AT_REST, WITHOUT_LOAD, Quiet
 
     problems = []
     await counters.snapshot(host, limit_s=COUNTERS_LIMIT_S)
@@ -136,7 +136,10 @@ async def _let_stages_read(host: Host, *, self_test: bool) -> list[str]:
     for stage in STAGES:
         if stage.name not in AT_REST:
             continue
-        options = stage.options(**({} if self_test or stage.name != "SMART" else {"self_test": "none"}))
+        parameters = dict(WITHOUT_LOAD.get(stage.name, {}))
+        if stage.name == "SMART" and not self_test:
+            parameters["self_test"] = "none"
+        options = stage.options(**parameters)
         with tempfile.TemporaryDirectory(prefix="vetting-capture-") as evidence:
             context = StageContext(host, Path(evidence), RunFacts(), Quiet(), Quiet())
             try:

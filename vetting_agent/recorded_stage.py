@@ -7,7 +7,7 @@ the living hardware is not run on it at all, and says so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from stages.outcome import Outcome, ReasonCode, error
@@ -15,6 +15,8 @@ from stages.stage import IperfPeer, Level, Stage
 
 AT_REST = frozenset({"Inventory", "SMART", "GPU", "PSU"})
 """Stages that read facts. What they lack without a load (PSU, GPU) they say themselves."""
+WITHOUT_LOAD: Mapping[str, Mapping[str, Any]] = {"GPU": {"load": False}}
+"""Parameters with which they only read: a recording cannot be put under load, and a capture must not load anything."""
 
 
 def refusal(stage: Stage[Any]) -> Outcome | None:

@@ -96,6 +96,8 @@ async def test_what_was_not_recorded_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(ToolMissing, match="nothing of touch was recorded"):
         await tools.run("touch", str(tmp_path / "decoy"), timeout_s=1)
     with pytest.raises(ToolFailed, match="this call was not recorded"):
+        await tools.run("sh", "-c", "true " * 200, timeout_s=1)  # no file can have such a name
+    with pytest.raises(ToolFailed, match="this call was not recorded"):
         await tools.run("sh", "-c", f"touch {tmp_path}/decoy", timeout_s=1)
     with pytest.raises(ToolFailed, match="cannot be put under load"):
         await tools.run("sh", "-c", "true", timeout_s=1, load=True)

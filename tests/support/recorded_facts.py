@@ -14,7 +14,7 @@ from stages.outcome import Outcome, Severity
 from stages.runner import StageRun
 from tests.support.replay import HOSTS, recorded_host
 from tests.support.stage_context import stage_context
-from vetting_agent.recorded_stage import AT_REST
+from vetting_agent.recorded_stage import AT_REST, WITHOUT_LOAD
 
 GOLDEN = "expected.json"
 
@@ -41,13 +41,13 @@ async def facts(machine: str, evidence: Path) -> dict[str, Any]:
 
 
 async def outcome(host: Host, stage_name: str, evidence: Path) -> Outcome:
-    """One stage on a recorded machine, with the options it has by itself."""
+    """One stage on a recorded machine, as `stage --root` runs it."""
     stage = stage_named(stage_name)
     assert stage is not None
     folder = evidence / stage_name
     folder.mkdir(parents=True)
     context, _ = stage_context(folder, host)
-    return await StageRun(stage, {}, context).run()
+    return await StageRun(stage, WITHOUT_LOAD.get(stage_name, {}), context).run()
 
 
 def told(result: Outcome) -> dict[str, Any]:

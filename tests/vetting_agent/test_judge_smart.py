@@ -49,6 +49,7 @@ FAILED_ROW = {
 }
 FAILED_TEST = {"ata_smart_self_test_log": {"standard": {"revision": 1, "table": [FAILED_ROW], "count": 1}}}
 NOT_JUDGED = (
+    "nvme-left",
     "nvme-no-self-test",
     "open-failed",
     "raid-volume",
