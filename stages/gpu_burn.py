@@ -230,7 +230,7 @@ async def _watched(
                 limit.reschedule(loop.time() + silence_s)
             said.line(line)
 
-        await context.host.tools.run(*argv, timeout_s=24 * 3600.0, environment=environment, on_line=on_line)
+        await context.host.tools.run(*argv, timeout_s=24 * 3600.0, environment=environment, load=True, on_line=on_line)
 
 
 class Said:
