@@ -23,6 +23,7 @@ from orchestrator.terminal_app import Seen, Wanted
 from orchestrator.web import accounts_api as accounts
 from orchestrator.webhook_app import PingOutcome, WantedPing, WebhookList
 from vetting_agent import run_view
+from vetting_agent.preflight_report import Report
 from vetting_agent.wire import CORRELATION_HEADER, Empty, ErrorEnvelope
 
 PREFIX = "/operator/v1"
@@ -65,6 +66,13 @@ OPERATIONS = (
     Operation("GET", f"{_RUN}/samples", "Samples after a number", messages.SamplesPage, query=_PAGE),
     Operation(
         "POST", f"{_RUN}/directives", "An order for the agent", run_view.DirectiveView, messages.DirectiveRequest, 201
+    ),
+    Operation(
+        "GET",
+        f"{_RUN}/preflight",
+        "Look from here whether all works between server and host",
+        Report,
+        query=(("hop_limit", "integer"),),
     ),
     Operation("POST", f"{_RUN}/release", "End the run, let the host go", run_view.RunView),
     Operation("POST", f"{_RUN}/token", "Rotate the run's token", hosts.TokenRotated),

@@ -289,6 +289,8 @@ class Said:
             self._fail(kind, message)
         elif not self._over:
             self._fail("crashed", "the process that loads the GPU ended before its work was done")
+        elif self._burned.results and not self._burned.name and self._burned.phase != "peers":
+            self._fail("unreadable", "it did not say which GPU it has loaded")
         return self._burned
 
 

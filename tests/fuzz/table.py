@@ -11,6 +11,7 @@ from tests.fuzz import (
     subjects_board,
     subjects_disk,
     subjects_evidence,
+    subjects_gpu,
     subjects_kernel,
     subjects_load,
     subjects_wire,
@@ -24,6 +25,7 @@ PARSERS = (
     *subjects_kernel.ENTRIES,
     *subjects_wire.ENTRIES,
     *subjects_evidence.ENTRIES,
+    *subjects_gpu.ENTRIES,
 )
 
 NO_PARSER: dict[str, str] = {
