@@ -25,6 +25,8 @@ from orchestrator.terminal_session import TerminalLimits
 from orchestrator.webhook_receivers import MOST_RECEIVERS, BadReceiver, WebhookOptions, checked
 
 log = logging.getLogger("orchestrator")
+PEER_LEFT = "SSL connection is closed"
+"""What the event loop says when a page is left while its stream still writes: each day's business."""
 MOST_IPERF_SERVERS = 64
 LONGEST_TERMINAL_TIMEOUT_S = 300
 SWITCH_S = 0.001
@@ -33,9 +35,15 @@ MOST_CALLS_PER_S = 1_000_000
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3600.0
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a person has something to do about it."""
+    return record.getMessage() != PEER_LEFT
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Exit 0 after a signal, 1 when the server could not start."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("asyncio").addFilter(_is_news)
     logging.getLogger("orchestrator.retention").setLevel(logging.INFO)  # what is deleted is told
     try:
         host, port = _address("--listen", arguments.listen)
