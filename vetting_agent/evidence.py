@@ -77,15 +77,19 @@ class EvidenceStore:
         return None if folder is None or self._is_delivered(folder) else folder
 
     def undelivered(self, stage: str) -> Path | None:
-        """The same, if that execution came to its outcome: its agent did not live to deliver it."""
+        """The same, if its agent had begun to deliver an outcome and did not live to see it taken.
+
+        Only where its result_id is known: under another one, a result that was taken would count as a new execution.
+        """
         folder = self.cut_short(stage)
-        return folder if folder is not None and (folder / OUTCOME).exists() else None
+        known = folder is not None and (folder / OUTCOME).exists() and self._kept_id(folder) is not None
+        return folder if known else None
 
     def result_id(self, folder: Path) -> str:
         """What the result of that execution is posted under: the same one by whichever agent delivers it."""
-        kept = _json(_result_of(folder))
-        if isinstance(kept, dict) and isinstance(kept.get("result_id"), str):
-            return str(kept["result_id"])
+        kept = self._kept_id(folder)
+        if kept is not None:
+            return kept
         made = str(uuid.uuid4())
         with contextlib.suppress(OSError):  # on a full disk the result counts more than this
             _result_of(folder).write_text(json.dumps({"result_id": made}) + "\n")
@@ -95,6 +99,11 @@ class EvidenceStore:
         """The orchestrator has taken the result of that execution."""
         with contextlib.suppress(OSError):
             _result_of(folder).write_text(json.dumps({"result_id": result_id, "delivered": True}) + "\n")
+
+    def _kept_id(self, folder: Path) -> str | None:
+        kept = _json(_result_of(folder))
+        found = kept.get("result_id") if isinstance(kept, dict) else None
+        return found if isinstance(found, str) else None
 
     def _is_delivered(self, folder: Path) -> bool:
         kept = _json(_result_of(folder))

@@ -253,6 +253,7 @@ def test_an_outcome_stays_undelivered_until_the_orchestrator_has_taken_it(tmp_pa
     assert (first.cut_short("SMART"), first.undelivered("SMART")) == (folder, None)
     folder.mkdir()
     (folder / "outcome.json").write_text("{}")
+    assert first.undelivered("SMART") is None, "under a new result_id it could count twice"
     result_id = first.result_id(folder)
     second = store(tmp_path)
     assert second.undelivered("SMART") == second.cut_short("SMART") == folder
