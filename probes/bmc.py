@@ -11,7 +11,7 @@ from probes.notes import Notes
 from probes.tools import ToolError, ToolUnkillable
 
 LIMIT_S = 25.0
-"""A BMC that has just started, or is busy with a firmware's inventory, takes long; one that hangs is told after this."""
+"""A BMC that has just started, or is busy with an inventory, takes long; one that hangs is told after this."""
 NO_ADDRESS = "0.0.0.0"  # noqa: S104
 """What a BMC says whose network port has no address."""
 NO_MAC = "00:00:00:00:00:00"
