@@ -1,7 +1,7 @@
 """What the agent costs, beside ironic-python-agent on the same machine in the same run; and what the server takes.
 
     python tests/bench/bench.py [--write docs/bench.md] [--runs 5] [--pairs 3] [--cache DIR]
-    python tests/bench/bench.py --only server [--write docs/bench.md]   this section alone, the rest stays
+    python tests/bench/bench.py --only server|page [--write docs/bench.md]   this section alone, the rest stays
 
 Each agent sits in an environment of its own under the cache folder, with nothing else installed; they are made
 on the first call. All traffic is on loopback, nothing is written to a disk but temporary files.
@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.bench import disks_at_once, server_load, tools_cost
+from tests.bench import disks_at_once, fleet_page, server_load, tools_cost
 from tests.bench.fakes import Fake
 from tests.bench.processes import cpu_s, memory_mib, running
 from tests.bench.sections import with_section
@@ -273,6 +273,11 @@ def add_server(page_text: str, args: argparse.Namespace) -> str:
     return with_section(page_text, "server", server_load.text_of(found, machine_text()))
 
 
+def add_page(page_text: str) -> str:
+    """The page with the section of the fleet's page measured anew."""
+    return with_section(page_text, "fleet page", fleet_page.section())
+
+
 def tell(text: str, to: Path | None) -> int:
     """Print the page, and write it where it belongs."""
     sys.stdout.write(text)
@@ -290,14 +295,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=3, help="pairs of a tool under the agent and alone")
     parser.add_argument("--cache", type=Path, default=ROOT / ".venv" / "bench")
     parser.add_argument("--fresh", action="store_true", help="install this project again first")
-    parser.add_argument("--only", choices=("server",), help="measure this section alone")
+    parser.add_argument("--only", choices=("server", "page"), help="measure this section alone")
     parser.add_argument("--server-s", type=float, default=15.0, help="seconds of each of the server's measurements")
     parser.add_argument("--rhythm-s", type=float, default=300.0, help="seconds of 2,000 hosts at their real rhythm")
     parser.add_argument("--sizes", default=",".join(map(str, server_load.SIZES)), help="of the chart, in hosts")
     args = parser.parse_args(argv)
-    if args.only == "server":
+    if args.only:
         old = args.write.read_text() if args.write is not None and args.write.exists() else ""
-        return tell(add_server(old, args), args.write)
+        return tell(add_server(old, args) if args.only == "server" else add_page(old), args.write)
     if args.fresh:
         shutil.rmtree(args.cache / "agent", ignore_errors=True)
     our_python = environment(args.cache / "agent", _copied_source)
@@ -318,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tools_cost.iperf3(args.pairs, our_python),
     ]
     text = page(ours, theirs, costs, disks_text(args.pairs), remark, args.runs)
-    return tell(add_server(text, args), args.write)
+    return tell(add_page(add_server(text, args)), args.write)
 
 
 def _version(their_python: Path) -> str:
