@@ -19,7 +19,7 @@ from orchestrator.web.streams import Streams, event
 from orchestrator.who import Who
 
 PERIOD_S = 1.0
-FIRST_ROWS = 80
+FIRST_ROWS = 40
 """In the page itself, the most pressing ones; the others come by the stream right after, while it can be read."""
 MOST_AT_ONCE = 2000
 BULK = {

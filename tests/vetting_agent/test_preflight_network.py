@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def test_a_port_that_is_switched_off(wire: Wire, tmp_path: Path) -> None:
 
 def test_a_cable_without_a_link(wire: Wire, tmp_path: Path) -> None:
     sh("ip", "-n", wire.far, "link", "set", "p0", "down")
+    while "state UP" in sh("ip", "-n", wire.near, "link", "show", "p0"):  # the kernel tells of it a little later
+        time.sleep(0.05)
     assert "p0 has no link" in assert_failed(seen_from(wire, tmp_path), "link", "node_link_down")
 
 
