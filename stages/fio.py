@@ -72,6 +72,19 @@ class Job:
         """fio counts whole milliseconds; a job shorter than one is given one."""
         return (self.read_bytes or self.write_bytes) / max(self.runtime_ms, 1) * 1000
 
+    def followed_by(self, rest: Job) -> Job:
+        """Both as one: `rest` went on where this one ended."""
+        return Job(
+            name=self.name,
+            error=self.error or rest.error,
+            total_errors=self.total_errors + rest.total_errors,
+            read_bytes=self.read_bytes + rest.read_bytes,
+            write_bytes=self.write_bytes + rest.write_bytes,
+            runtime_ms=self.runtime_ms + rest.runtime_ms,
+            latency_ns=dict(sorted((Counter(self.latency_ns) + Counter(rest.latency_ns)).items())),
+            slowest_ns=max(self.slowest_ns, rest.slowest_ns),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

@@ -122,20 +122,26 @@ def budget_s(size_bytes: int, block: int, speed: Speed, time_s: float, options: 
         return time_s
     stepped = options.coverage_floor * size_bytes / block * speed.stepped_block_s
     whole = size_bytes / speed.sequential_bytes_per_s
-    return max(time_s, min(stepped, whole) / FILL * 1.05)
+    reading_s = min(stepped, whole) / FILL * 1.05
+    return max(time_s, reading_s + JOB_OVERHEAD_S * zone_count(1.2 * reading_s))
+
+
+def zone_count(time_s: float) -> int:
+    """Into how many zones a disk is parted that is read for so long."""
+    return max(FEWEST_ZONES, min(MOST_ZONES, int(time_s / ZONE_S)))
 
 
 def plan_read(size_bytes: int, block: int, speed: Speed, time_s: float) -> ReadPlan:
     """The whole surface if `time_s` allows, else as many blocks as it allows, spread evenly over up to 32 zones."""
-    zone_count = max(FEWEST_ZONES, min(MOST_ZONES, int(time_s / ZONE_S)))
-    reading_s = max(time_s / 2, time_s - JOB_OVERHEAD_S * zone_count) * FILL
+    zones = zone_count(time_s)
+    reading_s = max(time_s / 2, time_s - JOB_OVERHEAD_S * zones) * FILL
     blocks = size_bytes // block
     whole = size_bytes <= speed.sequential_bytes_per_s * reading_s
     wanted = blocks if whole else max(LEAST_BLOCKS, int(reading_s / speed.stepped_block_s))
-    limit_s = max(1.0, time_s / zone_count * ZONE_PATIENCE)
-    zones = spread(size_bytes, block, min(wanted, blocks), zone_count, limit_s)
-    read = sum(zone.count for zone in zones)
-    return ReadPlan(size_bytes, block, edges(size_bytes, block), zones, whole=read == blocks)
+    limit_s = max(1.0, time_s / zones * ZONE_PATIENCE)
+    segments = spread(size_bytes, block, min(wanted, blocks), zones, limit_s)
+    read = sum(zone.count for zone in segments)
+    return ReadPlan(size_bytes, block, edges(size_bytes, block), segments, whole=read == blocks)
 
 
 def edges(size_bytes: int, block: int) -> tuple[Segment, ...]:
@@ -176,6 +182,15 @@ def thinned(zone: Segment, bytes_per_s: float, time_s: float) -> Segment:
     count = min(zone.count, max(1, int(bytes_per_s * time_s / zone.block)))
     count, skip = _stepped(zone.length // zone.block, zone.block, count)
     return replace(zone, count=count, skip=skip, limit_s=2 * time_s)
+
+
+def rest_of(zone: Segment, read_bytes: int) -> Segment | None:
+    """What was left of a zone when its time was over; None when all of it had been read."""
+    done = read_bytes // zone.block
+    if done >= zone.count:
+        return None
+    passed = done * (zone.block + zone.skip)
+    return replace(zone, offset=zone.offset + passed, length=zone.length - passed, count=zone.count - done)
 
 
 def alone_segment(size_bytes: int, block: int) -> Segment:

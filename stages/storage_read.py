@@ -34,6 +34,7 @@ from stages.storage_plan import (
     budget_s,
     plan_read,
     probe_segments,
+    rest_of,
     speed_of,
     thinned,
 )
@@ -44,6 +45,8 @@ DEPTH = 4
 GRACE_S = 20.0
 # The first look takes a second; a machine that is busy or slow with something else must not be called a sick disk.
 PROBE_LIMIT_S = 60.0
+# Less is not worth another fio.
+LEAST_SPARE_S = 0.5
 # Shorter zones are too noisy to compare.
 COMPARABLE_MS = 50
 WEAK = 0.25
@@ -118,7 +121,11 @@ async def _read(reading: _Reading, options: Options, time_s: float, planned: Cal
     left_s = budget_s(reading.size_bytes, block, speed, left_s, options)
     planned(time.monotonic() - started + left_s)
     plan = plan_read(reading.size_bytes, block, speed, left_s)
+    began = time.monotonic()
     jobs = await reading.fio(plan.segments, ZONE_PATIENCE * left_s + GRACE_S)
+    if options.until_covered:
+        spare_s = ZONE_PATIENCE * left_s - (time.monotonic() - began)
+        jobs = await _with_rests(reading, plan, jobs, options.coverage_floor, spare_s)
     after = moved(reading.host, number)
     return ReadRun(
         subject=reading.subject,
@@ -131,6 +138,22 @@ async def _read(reading: _Reading, options: Options, time_s: float, planned: Cal
         kernel_read_bytes=after.read - before.read if before and after else None,
         fio_version=reading.version,
     )
+
+
+async def _with_rests(
+    reading: _Reading, plan: ReadPlan, jobs: Mapping[str, fio.Job], floor: float, spare_s: float
+) -> Mapping[str, fio.Job]:
+    """Goes on with zones that were cut short, where less than the floor was read, in the time that the others left.
+
+    A disk that stood still for a moment is no sick disk. One that goes on being slow is cut short here once more.
+    """
+    begun = [(zone, job) for zone in plan.zones if (job := jobs.get(zone.name)) and not (job.error or job.total_errors)]
+    rests = [rest for zone, job in begun if (rest := rest_of(zone, job.read_bytes))]
+    enough = sum(job.read_bytes for _, job in begun) >= floor * plan.size_bytes
+    if enough or not rests or spare_s < LEAST_SPARE_S:
+        return jobs
+    more = await reading.fio([replace(rest, limit_s=spare_s / len(rests)) for rest in rests], spare_s + GRACE_S)
+    return {**jobs, **{name: jobs[name].followed_by(job) for name, job in more.items()}}
 
 
 # --- a second look ---------------------------------------------------------------------------------------------------

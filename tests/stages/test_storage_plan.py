@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages import fio
@@ -105,6 +105,20 @@ def test_the_time_grows_with_the_coverage_wanted_only_when_asked() -> None:
     plan = plan_read(size, 4 * MIB, speed, wanted)
     assert sum(zone.io_bytes for zone in plan.zones) >= 0.2 * size
     assert wanted * FILL < 0.25 * size / 100e6
+
+
+@settings(deadline=None)
+@given(sizes, st.booleans(), st.floats(1e6, 1e10), st.floats(1.0, 20.0), st.floats(0.01, 1.0), st.floats(1.0, 600.0))
+@example(64 * MIB, False, 8.32e6, 1.06, 1.0, 9.9)
+def test_a_plan_until_covered_reaches_its_floor(
+    size: int, rotational: bool, rate: float, seek: float, floor: float, time_s: float
+) -> None:
+    """A disk that is as fast as the probe said must not end as unknown."""
+    options = Options(until_covered=True, coverage_floor=floor)
+    block = block_size(size, rotational=rotational, options=options)
+    speed = Speed(rate, block / rate * seek)
+    plan = plan_read(size, block, speed, budget_s(size, block, speed, time_s, options))
+    assert plan.whole or sum(zone.io_bytes for zone in plan.zones) >= floor * size
 
 
 def test_a_probe_that_gave_nothing_leads_to_a_cautious_guess() -> None:

@@ -17,7 +17,7 @@ from stages import fio, storage
 from stages.outcome import Finding, Outcome, ReasonCode, Verdict
 from stages.runner import StageRun
 from stages.stage import ExpectedDisk, RunFacts
-from stages.storage_plan import edges, spread
+from stages.storage_plan import edges, rest_of, spread
 from tests.support.detection import detects, spares
 from tests.support.loop_disks import MIB, LoopMachine, loop_machine
 from tests.support.stage_context import Remembering, stage_context
@@ -223,6 +223,50 @@ os.execv("/usr/bin/fio", ["fio", *argv])
     outcome, _ = await run_stage(machine, coverage_floor=1.0)
     assert outcome.verdict is Verdict.UNKNOWN
     assert "duration_s" in finding_of(outcome, ReasonCode.COVERAGE_LOW).message
+
+
+HELD_UP = """
+import pathlib
+main = any(word == "--name=zone00" for word in sys.argv)
+mark = pathlib.Path(__file__).with_name("held-up")
+argv = sys.argv[1:]
+if main and (not mark.exists() or {always}):
+    mark.touch()
+    block = next(word[5:] for word in argv if word.startswith("--bs="))
+    at = argv.index("--name=zone00")
+    argv[at:] = [word if not word.startswith("--io_size") else "--io_size=" + block for word in argv[at:]]
+os.execv("/usr/bin/fio", ["fio", *argv])
+"""
+"""A fio whose zones are cut short after one block each."""
+
+
+@spares(ReasonCode.COVERAGE_LOW, "a real loop device that stood still for a moment, read until it was covered")
+async def test_zones_that_were_cut_short_are_read_to_their_end(machine: LoopMachine, stand_ins: StandIns) -> None:
+    machine.add("sda", "SER-A", 16 * MIB)
+    stand_ins.python("fio", HELD_UP.format(always=False))
+    outcome, _ = await run_stage(machine, coverage_floor=1.0, until_covered=True, duration_s=10.0)
+    assert outcome.verdict is Verdict.PASS, outcome.errors
+    assert [one.value for one in outcome.measurements if one.name == "coverage"] == [1.0]
+
+
+async def test_zones_that_are_cut_short_each_time_are_told(machine: LoopMachine, stand_ins: StandIns) -> None:
+    machine.add("sda", "SER-A", 16 * MIB)
+    stand_ins.python("fio", HELD_UP.format(always=True))
+    outcome, _ = await run_stage(machine, coverage_floor=1.0, until_covered=True, duration_s=10.0)
+    assert codes(outcome) == {ReasonCode.COVERAGE_LOW}
+
+
+@pytest.mark.parametrize("skip", [0, 7 * 512])
+def test_the_rest_of_a_zone_goes_on_where_it_was_cut(skip: int) -> None:
+    def blocks(one: fio.Segment) -> list[int]:
+        return [one.offset + index * (one.block + one.skip) for index in range(one.count)]
+
+    zone = fio.Segment("zone03", 3 * MIB, MIB, 4096, 100, skip)
+    rest = rest_of(zone, 41 * 4096 + 100)
+    assert rest is not None
+    assert blocks(zone)[41:] == blocks(rest)
+    assert rest.offset + rest.length == zone.offset + zone.length
+    assert rest_of(zone, zone.io_bytes) is None
 
 
 @detects(ReasonCode.DISK_NOT_TESTED, "real loop device whose device node is gone, beside a sound one")
