@@ -133,7 +133,11 @@ class Run(Record, frozen=True, kw_only=True):
     mac: str | None = None
     instance_id: str | None = None
     older_instances: tuple[str, ...] = ()
+    instance_started_s: float | None = None
+    """When the instance started, in seconds since its kernel did; None: it does not say."""
     kernel_boot_id: str | None = None
+    older_boots: tuple[str, ...] = ()
+    """Kernels that the host ran before this one: no claim comes from them any more but a late one."""
     agent_version: str | None = None
     ip: str | None = None
 

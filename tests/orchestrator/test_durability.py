@@ -64,6 +64,26 @@ def test_nothing_that_was_answered_is_lost_by_a_kill(start: Start) -> None:
     assert served.end() == 0
 
 
+def test_a_late_claim_of_a_dead_agent_is_refused_also_after_a_restart_and_noted_once(start: Start) -> None:
+    served = start()
+    dead = served.create()
+    live = dead.newer()
+    dead.started_s, live.started_s = 30.0, 60.0
+    late = dead.claim_body()  # on its way when its agent is killed: the server has heard nothing of it yet
+    live.claim()
+    assert dead.refused("claim", late) == (409, "superseded")
+
+    served = _again(start, served)
+    again = live.newer(served)
+    again.headers = dead.headers
+    assert again.refused("claim", late) == (409, "superseded")
+    again.headers = live.headers
+    assert again.call("heartbeat", {"activity": "running"})["cmd"] == ""
+    assert again.post("Inventory") == "SMART"
+    said = [event["text"] for event in served.run(live.run_id)["events"] if "refused a claim" in event["text"]]
+    assert [text.rpartition(": ")[2] for text in said] == [f"A newer agent has claimed run {live.run_id}"]
+
+
 def test_a_kill_amid_many_results_keeps_every_answered_one(start: Start) -> None:
     served = start()
     agents = [served.create(stages=["SMART"]) for _ in range(6)]
