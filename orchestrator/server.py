@@ -128,6 +128,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
         evidence = EvidenceFolder(options.data / "evidence")
+        evidence.sweep_drafts()
         terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
         await terminals.recover()
         tokens = BootTokens.of(options.data)

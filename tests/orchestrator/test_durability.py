@@ -115,7 +115,39 @@ def test_a_kill_amid_many_results_keeps_every_answered_one(start: Start) -> None
         assert valid[: len(states)] == [True] * len(states)
 
 
+def _draft(data: Path) -> Path:
+    """What a server leaves that is killed while it writes an upload."""
+    path = data / "evidence" / "7" / f"{'ab' * 32}.tar.gz.new"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half of it")
+    return path
+
+
+def test_a_draft_of_a_killed_servers_upload_is_removed_by_the_next_one(start: Start) -> None:
+    served = start()
+    draft = _draft(served.data)
+    whole, foreign = draft.with_suffix(""), draft.with_name("notes.new")
+    for other in (whole, foreign):
+        other.write_bytes(b"kept")
+    linked = draft.with_name(f"{'cd' * 32}.tar.gz.new")
+    linked.symlink_to(whole)
+    _again(start, served)
+    assert sorted(draft.parent.iterdir()) == sorted([whole, foreign])
+    assert whole.read_bytes() == b"kept"
+    assert "evidence: removed 2 drafts of uploads that a server was killed in" in served.stderr()
+
+
+def test_a_running_servers_upload_is_left_to_it(served: Served) -> None:
+    draft = _draft(served.data)
+    _refused_beside(served)
+    assert draft.exists()
+
+
 def test_two_servers_on_one_folder_are_one_too_many(served: Served) -> None:
+    _refused_beside(served)
+
+
+def _refused_beside(served: Served) -> None:
     argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(served.data), "--listen", "127.0.0.1:0"]
     second = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert (second.returncode, second.stdout) == (1, "")
