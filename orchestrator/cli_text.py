@@ -78,6 +78,10 @@ def _heading(run: RunView) -> str:
         lines.append(f"{printable(agent.stage)}: {_progress(run)}")
     if run.hottest:
         lines.append(printable(f"hottest: {run.hottest.key} {run.hottest.value:g} {run.hottest.unit}"))
+    if run.log_lines_over_quota or run.samples_over_quota:
+        lines.append(
+            f"over its quota: {run.log_lines_over_quota} log lines and {run.samples_over_quota} samples dropped"
+        )
     return "\n".join(lines)
 
 

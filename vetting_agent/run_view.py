@@ -120,3 +120,6 @@ class RunView(View, frozen=True, kw_only=True):
     events: list[EventView]
     last_log: LogView | None
     hottest: SampleView | None
+    log_lines_over_quota: int = 0
+    samples_over_quota: int = 0
+    """Of the host's, acknowledged and dropped by the server."""
