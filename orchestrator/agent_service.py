@@ -24,7 +24,7 @@ from orchestrator.claiming import claim_event, claim_reply, claimed
 from orchestrator.clock import later, now_text
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
-from orchestrator.identifiers import check_address, check_identifier, given_mac
+from orchestrator.identifiers import check_address, check_fingerprint, check_identifier, given_mac
 from orchestrator.iperf import IperfServers
 from orchestrator.iperf_queue import slot_answer
 from orchestrator.keeping import keep
@@ -201,8 +201,9 @@ class AgentService:
             check_caller(run, caller.instance_id)
             if key is None or key.expires_at <= now:
                 key = new_hold_key(run_id, later(now, VALID_FOR_S))
-            step = transition(run, HoldAsked(request.ip, key.expires_at), now)
+            step = transition(run, HoldAsked(request.ip, key.expires_at, request.ssh_host_key), now)
             check_address(request.ip)
+            check_fingerprint(request.ssh_host_key)
             transaction.put_hold_key(run_id, key)
             keep(transaction, run, step, now)
             return key

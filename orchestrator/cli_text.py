@@ -141,7 +141,8 @@ def _hold(run: RunView) -> str:
         return ""
     key = f"vetting-orchestrator hold-key {run.run_id} --out key"
     login = f"ssh -i key root@{printable(run.hold.ip or '?')}"
-    return f"The host is held: {key} && {login}   (valid until {run.hold.expires_at})"
+    shows = f"; its SSH host key: {run.hold.ssh_host_key}" if run.hold.ssh_host_key else ""
+    return f"The host is held: {key} && {login}   (valid until {run.hold.expires_at}{shows})"
 
 
 def log_text(line: LogView) -> str:

@@ -160,6 +160,8 @@ class Run(Record, frozen=True, kw_only=True):
     directives: tuple[Directive, ...] = ()
     hold_ip: str | None = None
     hold_expires_at: str | None = None
+    hold_host_key: str | None = None
+    """The fingerprint of the key that the host's SSH server shows, by its agent's word."""
     finished_at: str | None = None
 
     @property

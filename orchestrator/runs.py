@@ -225,8 +225,12 @@ def _hold(run: Run, event: HoldAsked) -> Step:
     if not run.is_holding:
         raise Refusal(422, "not_holding", f"Run {run.run_id} is {run.state}: there is no hold to give a key for")
     held = replace(run, hold_ip=event.ip, hold_expires_at=event.expires_at)
-    notes = () if held == run else (Note("hold", f"{event.ip} got the hold key, valid until {event.expires_at}"),)
-    return Step(held, notes)
+    notes = []
+    if held != run:
+        notes.append(Note("hold", f"{event.ip} got the hold key, valid until {event.expires_at}"))
+    if event.ssh_host_key not in {None, run.hold_host_key}:
+        notes.append(Note("hold", f"{event.ip} shows the SSH host key {event.ssh_host_key}"))
+    return Step(replace(held, hold_host_key=event.ssh_host_key), tuple(notes))
 
 
 def _release(run: Run, now: str) -> Step:

@@ -108,6 +108,7 @@ class Ordered:
 class HoldAsked:
     ip: str
     expires_at: str
+    ssh_host_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,9 @@ def _agent_view(run: Run, status: Status | None) -> AgentView:
 def _hold_view(run: Run) -> HoldView | None:
     if run.hold_ip is None:
         return None
-    return HoldView(requested=run.is_holding, ip=run.hold_ip, expires_at=run.hold_expires_at)
+    return HoldView(
+        requested=run.is_holding, ip=run.hold_ip, expires_at=run.hold_expires_at, ssh_host_key=run.hold_host_key
+    )
 
 
 def directive_view(directive: Directive) -> DirectiveView:

@@ -72,6 +72,8 @@ class HoldView(View, frozen=True, kw_only=True):
     requested: bool
     ip: str | None
     expires_at: str | None
+    ssh_host_key: str | None = None
+    """The fingerprint that ssh shows to who comes for the first time."""
 
 
 class AgentView(View, frozen=True, kw_only=True):

@@ -236,6 +236,8 @@ class ResultReply(Message, frozen=True, kw_only=True):
 
 class HoldRequest(Message, frozen=True, kw_only=True):
     ip: str
+    ssh_host_key: str | None = None
+    """Its fingerprint: SHA256:…"""
 
 
 class HoldReply(Message, frozen=True, kw_only=True):

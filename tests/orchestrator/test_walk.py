@@ -481,6 +481,22 @@ def test_a_key_is_given_in_a_hold_only() -> None:
     assert (walk.run.hold_ip, walk.run.hold_expires_at) == ("10.0.0.17", "2026-11-21T21:00:00.000Z")
 
 
+def test_the_host_key_of_a_hold_is_that_of_the_boot_that_holds() -> None:
+    walk, key = held(), "SHA256:" + "A" * 43
+    when = "2026-11-21T21:00:00.000Z"
+    walk.take(HoldAsked("10.0.0.17", when))
+    walk.take(HoldAsked("10.0.0.17", when, key))
+    walk.take(HoldAsked("10.0.0.17", when, key))
+    assert walk.run.hold_host_key == key
+    assert walk.history[-2:] == [
+        f"10.0.0.17 got the hold key, valid until {when}",
+        f"10.0.0.17 shows the SSH host key {key}",
+    ]
+    walk.claim("two", boot="boot-2")
+    walk.take(HoldAsked("10.0.0.17", when))
+    assert walk.run.hold_host_key is None, "that of the boot before tells nothing"
+
+
 def test_a_released_run_is_over() -> None:
     walk = held()
     walk.take(Released())
