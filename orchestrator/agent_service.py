@@ -24,13 +24,14 @@ from orchestrator.claiming import claim_event, claim_reply, claimed
 from orchestrator.clock import later, now_text
 from orchestrator.evidence import EvidenceFolder
 from orchestrator.hold_keys import VALID_FOR_S, new_hold_key
-from orchestrator.identifiers import check_address, check_identifier, given_mac
+from orchestrator.identifiers import check_address, check_fingerprint, check_identifier, given_mac
 from orchestrator.iperf import IperfServers
 from orchestrator.iperf_queue import slot_answer
 from orchestrator.keeping import keep
 from orchestrator.pacing import Pacer
 from orchestrator.peers import peer_findings
 from orchestrator.pulse import Pulse
+from orchestrator.quota import Quotas, RunQuota
 from orchestrator.results import judged_passed
 from orchestrator.run_record import Directive, Run
 from orchestrator.runs import SILENT_HEARTBEATS, check_caller, transition
@@ -86,6 +87,11 @@ class AgentService:
     site_keys: tuple[SiteKey, ...] = ()
     """Given to held hosts beside the run's own."""
     pacer: Pacer = field(default_factory=Pacer)
+    quotas: Quotas = field(default_factory=Quotas)
+    _quota: RunQuota = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._quota = RunQuota(self.store, self.quotas)
 
     def authenticate(self, run_id: int, token: str | None, instance_id: str) -> Caller:
         """The run that this token opens. Refuses with 404, 401 or 403."""
@@ -145,7 +151,7 @@ class AgentService:
     async def sensor(self, caller: Caller, request: SensorRequest) -> Empty:
         await self._admit(caller, last_words=True)
         run_id, now = caller.run.run_id, now_text()
-        await self.store.keep_samples(run_id, request.samples, now)
+        await self.store.keep_samples(run_id, await self._quota.of_samples(run_id, request.samples), now)
         self.pulse.sampled(run_id, request.samples, now)
         return Empty()
 
@@ -162,7 +168,7 @@ class AgentService:
         if any(line.seq is not None and not 0 < line.seq < MAX_SEQ for line in request.lines):
             raise Refusal(422, "malformed", "seq counts up from 1")
         run_id, instance = caller.run.run_id, caller.instance_id or caller.run.instance_id or ""
-        await self.store.keep_log_lines(run_id, instance, request.lines)
+        await self.store.keep_log_lines(run_id, instance, await self._quota.of_lines(run_id, request.lines))
         self.pulse.touch(run_id)
         return Empty()
 
@@ -195,8 +201,9 @@ class AgentService:
             check_caller(run, caller.instance_id)
             if key is None or key.expires_at <= now:
                 key = new_hold_key(run_id, later(now, VALID_FOR_S))
-            step = transition(run, HoldAsked(request.ip, key.expires_at), now)
+            step = transition(run, HoldAsked(request.ip, key.expires_at, request.ssh_host_key), now)
             check_address(request.ip)
+            check_fingerprint(request.ssh_host_key)
             transaction.put_hold_key(run_id, key)
             keep(transaction, run, step, now)
             return key

@@ -34,6 +34,7 @@ def claim_event(request: ClaimRequest) -> Claimed:
         instance_id=request.instance_id,
         agent_version=request.agent_version,
         kernel_boot_id=request.kernel_boot_id,
+        started_s=request.agent_started_s,
     )
 
 
@@ -51,7 +52,7 @@ async def claimed(store: Store, caller: Caller, event: Claimed, factor: float) -
     try:
         run, token = await store.write(work)
     except Refusal as refusal:
-        if refusal.code == "wrong_token":
+        if refusal.code in {"wrong_token", "superseded"}:
             await _note_stray_claim(store, caller.run.run_id, event, refusal)
         raise
     refuse_when_over(run)  # the claim itself may show that a cancelled run has ended
@@ -59,7 +60,7 @@ async def claimed(store: Store, caller: Caller, event: Claimed, factor: float) -
 
 
 async def _note_stray_claim(store: Store, run_id: int, event: Claimed, refusal: Refusal) -> None:
-    """A used or outdated boot token came from another boot: a late host, or someone who listened. People see it."""
+    """A token or an instance of before: a late host or call, or someone who listened. People see it."""
     text = f"refused a claim by {event.mac} at {event.ip[:64]}: {refusal.message}"
     note = EventView(ts=now_text(), kind="claim", text=text)
     if not any(one.text == text for one in await store.events(run_id, STRAY_EVENTS)):

@@ -78,6 +78,10 @@ def _heading(run: RunView) -> str:
         lines.append(f"{printable(agent.stage)}: {_progress(run)}")
     if run.hottest:
         lines.append(printable(f"hottest: {run.hottest.key} {run.hottest.value:g} {run.hottest.unit}"))
+    if run.log_lines_over_quota or run.samples_over_quota:
+        lines.append(
+            f"over its quota: {run.log_lines_over_quota} log lines and {run.samples_over_quota} samples dropped"
+        )
     return "\n".join(lines)
 
 
@@ -137,7 +141,8 @@ def _hold(run: RunView) -> str:
         return ""
     key = f"vetting-orchestrator hold-key {run.run_id} --out key"
     login = f"ssh -i key root@{printable(run.hold.ip or '?')}"
-    return f"The host is held: {key} && {login}   (valid until {run.hold.expires_at})"
+    shows = f"; its SSH host key: {run.hold.ssh_host_key}" if run.hold.ssh_host_key else ""
+    return f"The host is held: {key} && {login}   (valid until {run.hold.expires_at}{shows})"
 
 
 def log_text(line: LogView) -> str:

@@ -69,6 +69,14 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
             default=span,
             help=f"delete {what} of hosts after so long: 12h, {span}, 8w or forever (default: {span})",
         )
+    for option, default, what in (("--log-quota", 256, "log lines"), ("--sample-quota", 2048, "sensor samples")):
+        parser.add_argument(
+            option,
+            type=int,
+            default=default,
+            metavar="MIB",
+            help=f"of a run's {what}: what is more is acknowledged and dropped (default: {default})",
+        )
     parser.add_argument(
         "--calls-per-second",
         type=float,

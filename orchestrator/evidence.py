@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from orchestrator.steps import Refusal
 from orchestrator.store import StoreFailed
 from orchestrator.tls import write_private
 
+log = logging.getLogger(__name__)
 GZIP_MAGIC = b"\x1f\x8b"
 LIMIT_BYTES = 2**30
 """Of all evidence of one run: many times what a run's stages leave, and no full disk by one host."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
+DRAFT = re.compile(r"[0-9a-f]{64}\.tar\.gz\.new")
+"""What write_private makes first."""
 
 
 class EvidenceFolder:
@@ -26,6 +30,18 @@ class EvidenceFolder:
     def path_of(self, run_id: int, sha256: str) -> Path:
         assert SHA256.fullmatch(sha256)
         return self._folder / str(run_id) / f"{sha256}.tar.gz"
+
+    def sweep_drafts(self) -> int:
+        """Remove what uploads left that a server did not live to finish; how many. Before any upload is taken."""
+        drafts = [path for path in self._folder.glob("*/*") if DRAFT.fullmatch(path.name) and path.is_file()]
+        size = sum(path.lstat().st_size for path in drafts)
+        for path in drafts:
+            path.unlink()
+        if drafts:
+            log.warning(
+                "evidence: removed %d drafts of uploads that a server was killed in, %d bytes", len(drafts), size
+            )
+        return len(drafts)
 
     async def keep(self, run_id: int, claimed_digest: str, content: bytes) -> str:
         """Write the file unless it is there; its digest. Refuses what is no gzip, too much or not as announced."""

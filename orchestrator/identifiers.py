@@ -8,6 +8,7 @@ import re
 from orchestrator.run_record import normal_mac
 from orchestrator.steps import Refusal
 
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 IDENTIFIER = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -22,6 +23,12 @@ def given_mac(text: str) -> str:
 def check_identifier(name: str, text: str) -> None:
     if not IDENTIFIER.fullmatch(text):
         raise Refusal(422, "malformed", f"{name} must be 1 to 64 letters, digits, dots, colons or dashes")
+
+
+def check_fingerprint(text: str | None) -> None:
+    """Of a held host's SSH key: people compare it with what ssh shows."""
+    if text is not None and not FINGERPRINT.fullmatch(text):
+        raise Refusal(422, "malformed", f"ssh_host_key must be SHA256: and 43 characters, not {text[:64]!r}")
 
 
 def check_address(text: str) -> None:

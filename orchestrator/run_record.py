@@ -133,7 +133,11 @@ class Run(Record, frozen=True, kw_only=True):
     mac: str | None = None
     instance_id: str | None = None
     older_instances: tuple[str, ...] = ()
+    instance_started_s: float | None = None
+    """When the instance started, in seconds since its kernel did; None: it does not say."""
     kernel_boot_id: str | None = None
+    older_boots: tuple[str, ...] = ()
+    """Kernels that the host ran before this one: no claim comes from them any more but a late one."""
     agent_version: str | None = None
     ip: str | None = None
 
@@ -156,6 +160,8 @@ class Run(Record, frozen=True, kw_only=True):
     directives: tuple[Directive, ...] = ()
     hold_ip: str | None = None
     hold_expires_at: str | None = None
+    hold_host_key: str | None = None
+    """The fingerprint of the key that the host's SSH server shows, by its agent's word."""
     finished_at: str | None = None
 
     @property

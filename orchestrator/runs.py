@@ -47,7 +47,7 @@ from vetting_agent.wire import ABORT, CANCEL_STAGE, RETRY_STAGE, SHUTDOWN
 
 MAX_RESUMES = 2
 SILENT_HEARTBEATS = 6
-MAX_OLDER_INSTANCES = 100
+MAX_OLDER_INSTANCES = MAX_OLDER_BOOTS = 100
 PEER = ReasonCode.PEER_OUTLIER.value
 
 
@@ -89,7 +89,7 @@ def _claim(run: Run, event: Claimed, now: str) -> Step:
         raise Refusal(410, "run_over", f"Run {run.run_id} is {run.state}")
     if not run.admits(event.mac):
         raise Refusal(409, "other_host", f"Run {run.run_id} belongs to another host, not to {event.mac}")
-    if event.instance_id in run.older_instances:
+    if _is_late(run, event):
         raise Refusal(409, "superseded", f"A newer agent has claimed run {run.run_id}")
     step = Step(replace(run, mac=event.mac, ip=event.ip, agent_version=event.agent_version, stalled=False))
     if event.instance_id == run.instance_id:
@@ -99,8 +99,27 @@ def _claim(run: Run, event: Claimed, now: str) -> Step:
     return _next_claim(step, event, now)
 
 
+def _is_late(run: Run, event: Claimed) -> bool:
+    """Whether this agent ended before the one that holds the run began, and its claim was long on its way."""
+    if event.instance_id in run.older_instances or event.kernel_boot_id in run.older_boots:
+        return True
+    if event.kernel_boot_id is None or event.kernel_boot_id != run.kernel_boot_id:
+        return False
+    return (
+        event.instance_id != run.instance_id
+        and event.started_s is not None
+        and run.instance_started_s is not None
+        and event.started_s < run.instance_started_s
+    )
+
+
 def _first_claim(step: Step, event: Claimed, now: str) -> Step:
-    run = replace(step.run, instance_id=event.instance_id, kernel_boot_id=event.kernel_boot_id)
+    run = replace(
+        step.run,
+        instance_id=event.instance_id,
+        instance_started_s=event.started_s,
+        kernel_boot_id=event.kernel_boot_id,
+    )
     run = begun(run, run.stage, now) if run.stage is not None else run
     return step.then(run, Note("claim", f"claimed by {event.mac} at {event.ip}"))
 
@@ -109,12 +128,15 @@ def _next_claim(step: Step, event: Claimed, now: str) -> Step:
     """Another instance on the same host: after a reboot, a crash of the agent, or an ordered power-off."""
     old = step.run
     assert old.instance_id is not None
-    rebooted = None not in {old.kernel_boot_id, event.kernel_boot_id} and old.kernel_boot_id != event.kernel_boot_id
+    boots = (old.kernel_boot_id, event.kernel_boot_id)
+    rebooted = None not in boots and boots[0] != boots[1]
     ordered_off = old.powered_off or (rebooted and _was_sent(old, SHUTDOWN))
     run = replace(
         old,
         instance_id=event.instance_id,
         older_instances=(*old.older_instances, old.instance_id)[-MAX_OLDER_INSTANCES:],
+        instance_started_s=event.started_s,
+        older_boots=_older_boots(old, event.kernel_boot_id),
         kernel_boot_id=event.kernel_boot_id or old.kernel_boot_id,
         powered_off=False,
     )
@@ -132,6 +154,11 @@ def _next_claim(step: Step, event: Claimed, now: str) -> Step:
         text = f"The host rebooted while {lost_stage} was running"
         return _failed(step, lost_stage, ReasonCode.HOST_REBOOTED, text, now)
     return _resumed(step, now)
+
+
+def _older_boots(old: Run, boot_id: str | None) -> tuple[str, ...]:
+    ended = () if old.kernel_boot_id is None or boot_id in {None, old.kernel_boot_id} else (old.kernel_boot_id,)
+    return (*old.older_boots, *ended)[-MAX_OLDER_BOOTS:]
 
 
 def _still_up(step: Step, old: Run, event: Claimed) -> Step:
@@ -198,8 +225,12 @@ def _hold(run: Run, event: HoldAsked) -> Step:
     if not run.is_holding:
         raise Refusal(422, "not_holding", f"Run {run.run_id} is {run.state}: there is no hold to give a key for")
     held = replace(run, hold_ip=event.ip, hold_expires_at=event.expires_at)
-    notes = () if held == run else (Note("hold", f"{event.ip} got the hold key, valid until {event.expires_at}"),)
-    return Step(held, notes)
+    notes = []
+    if held != run:
+        notes.append(Note("hold", f"{event.ip} got the hold key, valid until {event.expires_at}"))
+    if event.ssh_host_key not in {None, run.hold_host_key}:
+        notes.append(Note("hold", f"{event.ip} shows the SSH host key {event.ssh_host_key}"))
+    return Step(replace(held, hold_host_key=event.ssh_host_key), tuple(notes))
 
 
 def _release(run: Run, now: str) -> Step:

@@ -17,6 +17,7 @@ import msgspec
 from orchestrator.cli_text import complain, say
 from orchestrator.event_loop import run_fast
 from orchestrator.listeners import CannotServe, allow_many_files
+from orchestrator.quota import MIB, Quotas
 from orchestrator.retention import Kept, span_of
 from orchestrator.schema import SchemaTooNew
 from orchestrator.server import Running, ServeOptions, running
@@ -32,6 +33,7 @@ LONGEST_TERMINAL_TIMEOUT_S = 300
 SWITCH_S = 0.001
 """The thread that commits gets the interpreter back this soon from the one that answers hosts; 0.005 is usual."""
 MOST_CALLS_PER_S = 1_000_000
+MOST_QUOTA_MIB = 2**20
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3600.0
 
 
@@ -66,12 +68,17 @@ def main(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.terminal_timeout <= LONGEST_TERMINAL_TIMEOUT_S:
         complain(f"--terminal-timeout must be 1 to {LONGEST_TERMINAL_TIMEOUT_S} seconds")
         return 2
+    for option, mib in (("--log-quota", arguments.log_quota), ("--sample-quota", arguments.sample_quota)):
+        if not 1 <= mib <= MOST_QUOTA_MIB:
+            complain(f"{option} must be 1 to {MOST_QUOTA_MIB} MiB")
+            return 2
     if not 1 <= arguments.calls_per_second <= MOST_CALLS_PER_S:
         complain(f"--calls-per-second must be 1 to {MOST_CALLS_PER_S}")
         return 2
     terminal = TerminalLimits(open_s=arguments.terminal_timeout)
     iperf = (arguments.iperf_port, arguments.iperf_servers)
     more: dict[str, Any] = {**boot, "terminal": terminal, "webhooks": webhooks, "kept": kept, "push_logs": push_logs}
+    more["quotas"] = Quotas(arguments.log_quota * MIB, arguments.sample_quota * MIB)
     more |= {"site_keys": site_keys, "console_url": console_url, "calls_per_s": arguments.calls_per_second}
     allow_many_files()
     sys.setswitchinterval(SWITCH_S)

@@ -37,6 +37,7 @@ from orchestrator.listeners import CannotServe, reachable, tcp_socket, unix_sock
 from orchestrator.operator_app import PREFIX, OperatorApi
 from orchestrator.operator_messages import ServerInfo
 from orchestrator.pacing import CALLS_PER_S, Pacer
+from orchestrator.quota import Quotas
 from orchestrator.retention import Kept, keep_only
 from orchestrator.run_watch import WATCH_S, watch_runs
 from orchestrator.site_keys import SiteKey
@@ -90,6 +91,7 @@ class ServeOptions:
     terminal: TerminalLimits = field(default_factory=TerminalLimits)
     webhooks: WebhookOptions = field(default_factory=WebhookOptions)
     kept: Kept = field(default_factory=Kept)
+    quotas: Quotas = field(default_factory=Quotas)
     calls_per_s: float = CALLS_PER_S
     """What hosts may make together before the claim tells them longer intervals."""
     push_logs: str | None = None
@@ -128,6 +130,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
         stack.push_async_callback(store.close)
         iperf = IperfServers(Tools.of_environment(REAL_PROC), options.iperf_servers, options.iperf_port)
         evidence = EvidenceFolder(options.data / "evidence")
+        evidence.sweep_drafts()
         terminals = Terminals(store, evidence, options.data / "terminals", options.terminal)
         await terminals.recover()
         tokens = BootTokens.of(options.data)
@@ -139,6 +142,7 @@ async def running(options: ServeOptions) -> AsyncIterator[Running]:
             boot_tokens=tokens,
             site_keys=options.site_keys,
             pacer=Pacer(options.calls_per_s),
+            quotas=options.quotas,
         )
         url = options.url or f"https://{reachable(tcp)}"
         service.to_review |= {run.hardware for run in store.runs() if run.hardware is not None}

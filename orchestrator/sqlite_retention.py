@@ -1,4 +1,4 @@
-"""Marks, and deletion of what lies below them, in the embedded database (see retention.py)."""
+"""What retention.py and quota.py ask of the embedded database: marks, deletion below them, and how much a run has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Mapping
 NEWEST: Mapping[str, str] = {
     "logs": "SELECT max(id) FROM logs",
     "samples": "SELECT max(id) FROM samples",
+}
+SIZE: Mapping[str, str] = {
+    "logs": "SELECT total(? + length(CAST(ts || level || stage || text AS BLOB))) FROM logs WHERE run_id = ?",
+    "samples": "SELECT total(? + length(batch)) FROM samples WHERE run_id = ?",
 }
 DELETE: Mapping[str, str] = {
     "logs": "DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE id <= ? ORDER BY id LIMIT ?)",

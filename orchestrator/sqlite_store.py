@@ -22,10 +22,10 @@ from orchestrator.run_record import Record, Run
 from orchestrator.schema import migrate
 from orchestrator.sqlite_bulk import LOG, SAMPLES, STATUS, Rows
 from orchestrator.sqlite_outbox import SqliteOutbox, SqliteOutboxWriter
-from orchestrator.sqlite_retention import SqliteRetention
+from orchestrator.sqlite_retention import SIZE, SqliteRetention
 from orchestrator.sqlite_rows import DOCUMENT, DOCUMENTS, HOLD_KEY, LOG_COLUMNS, hold_key_of, log_filter, log_view
 from orchestrator.sqlite_writer import GroupCommitter
-from orchestrator.store import AuditEntry, EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
+from orchestrator.store import ROW_BYTES, AuditEntry, EvidenceRecord, HoldKey, Status, StoreFailed, Transaction
 from vetting_agent.run_view import EventView, LogView, SampleView
 from vetting_agent.wire import LogLine, ResultRequest, Sample
 
@@ -233,6 +233,9 @@ class SqliteStore:
     def _publish(self) -> None:
         self._committed.update(self._batch)
         self._batch.clear()
+
+    async def kept_bytes(self, run_id: int, table: str) -> int:
+        return int((await self._query(SIZE[table], ROW_BYTES, run_id))[0][0])
 
     async def result(self, run_id: int, result_id: str) -> ResultRequest | None:
         rows = await self._query("SELECT body FROM results WHERE run_id = ? AND result_id = ?", run_id, result_id)

@@ -73,6 +73,8 @@ class Claimed:
     instance_id: str
     agent_version: str
     kernel_boot_id: str | None = None
+    started_s: float | None = None
+    """When this instance started, in seconds since its kernel did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Ordered:
 class HoldAsked:
     ip: str
     expires_at: str
+    ssh_host_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

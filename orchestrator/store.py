@@ -19,6 +19,10 @@ T = TypeVar("T")
 D = TypeVar("D", bound="Record")
 
 
+ROW_BYTES = 128
+"""What a row takes beside its texts: its number, those of the run and of the agent, and its places in the indexes."""
+
+
 class StoreFailed(Exception):
     """The database did not take a write or give an answer: disk full, I/O error, closed."""
 
@@ -177,6 +181,10 @@ class Store(Protocol):
 
     async def keep_samples(self, run_id: int, samples: Sequence[Sample], received_at: str) -> None:
         """The same of `add_samples`."""
+        ...
+
+    async def kept_bytes(self, run_id: int, table: str) -> int:
+        """About how much there is of the run's `logs` or `samples`. Reads all of it."""
         ...
 
     async def result(self, run_id: int, result_id: str) -> ResultRequest | None: ...

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.quota import OverQuota
 from orchestrator.run_record import Directive, Run, StageRecord
 from orchestrator.store import Status, Store
 from vetting_agent.run_view import AgentView, DirectiveView, HoldView, RunView, SampleView, StageView
@@ -17,6 +18,7 @@ RECENT_BATCHES = 5
 
 async def view_of(store: Store, run: Run, *, whole: bool = True) -> RunView:
     """The run; not `whole`: without inventory, summaries, history and last values, as a list shows it."""
+    over = (await store.document(OverQuota, str(run.run_id)) if whole else None) or OverQuota()
     return RunView(
         run_id=run.run_id,
         host=run.host,
@@ -37,6 +39,8 @@ async def view_of(store: Store, run: Run, *, whole: bool = True) -> RunView:
         events=await store.events(run.run_id, EVENT_LIMIT) if whole else [],
         last_log=await store.last_log(run.run_id) if whole else None,
         hottest=_hottest(await store.recent_samples(run.run_id, RECENT_BATCHES)) if whole else None,
+        log_lines_over_quota=over.log_lines,
+        samples_over_quota=over.samples,
     )
 
 
@@ -97,7 +101,9 @@ def _agent_view(run: Run, status: Status | None) -> AgentView:
 def _hold_view(run: Run) -> HoldView | None:
     if run.hold_ip is None:
         return None
-    return HoldView(requested=run.is_holding, ip=run.hold_ip, expires_at=run.hold_expires_at)
+    return HoldView(
+        requested=run.is_holding, ip=run.hold_ip, expires_at=run.hold_expires_at, ssh_host_key=run.hold_host_key
+    )
 
 
 def directive_view(directive: Directive) -> DirectiveView:

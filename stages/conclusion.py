@@ -10,6 +10,7 @@ EVIDENCE/outcome.json            what came of it
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
@@ -58,9 +59,16 @@ def _told(outcome: Outcome, finding: Finding) -> bool:
 
 
 def write(folder: Path, file_name: str, content: object) -> None:
-    """Keep `content` (text, a dataclass or plain values) in the evidence. Raises OSError."""
+    """Keep `content` (text, a dataclass or plain values) in the evidence, whole or not at all. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / file_name).write_text(text_of(content) + "\n")
+    draft = folder / f"{file_name}.new"
+    try:
+        draft.write_text(text_of(content) + "\n")
+        draft.replace(folder / file_name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 def text_of(content: object) -> str:

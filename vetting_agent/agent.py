@@ -35,6 +35,7 @@ from vetting_agent.lamps import Lamps
 from vetting_agent.local import Local, Teller
 from vetting_agent.lock import TokenStore
 from vetting_agent.logs import Forwarder, LogBook, Stderr, timestamp
+from vetting_agent.owed import PowerOffOwed
 from vetting_agent.params import BootParams
 from vetting_agent.pinning import Way
 from vetting_agent.redact import Redactor
@@ -110,6 +111,7 @@ class Agent:
         self._directives = Directives()
         self._identity = Identity.of(self._host, str(uuid.uuid4()))
         self._tokens = TokenStore(settings.state_dir, self._params)
+        self._owed = PowerOffOwed(settings.state_dir, self._params, self._identity.boot_id)
         self._client = Client(
             self._params, self._identity.instance_id, settings.way, backoff=settings.backoff, note=self._note_retry
         )
@@ -165,6 +167,8 @@ class Agent:
         if self._heartbeat is not None and ending.exit_code == EXIT_DONE:
             with contextlib.suppress(FinalRefusal):
                 await self._heartbeat.last()
+        if not ending.power_off and ending.exit_code != EXIT_CRASHED:
+            self._owed.void()
         if ending.power_off:
             self._book.info("powering off" if self._settings.may_power_off else "told never to power off; exiting")
         if self._forwarder is not None and ending.flush_s > 0:
@@ -212,6 +216,9 @@ class Agent:
         tell(str(refusal))
         if refusal.status in {401, 403}:
             self._tokens.forget()
+        if refusal.status == 410 and refusal.own and (order := self._owed.order) is not None:
+            self._book.warn(f"this host was told to power off ({order}) and has not: it does so now")
+            return Ending(EXIT_DONE, power_off=True, flush_s=0.0)
         return Ending(refusal.exit_code, flush_s=0.0)
 
     async def _walk(self, claim: wire.Claim) -> End:
@@ -273,7 +280,7 @@ class Agent:
 
     def _control(self, claim: wire.Claim, buffer: SampleBuffer, store: EvidenceStore) -> Control:
         from vetting_agent.control import Control
-        from vetting_agent.execution import Executor
+        from vetting_agent.execution import Disks, Executor, last_said
         from vetting_agent.iperf_slot import Lender
 
         host_name = urlsplit(self._params.orchestrator).hostname or ""
@@ -287,6 +294,7 @@ class Agent:
             board=self._board,
             buffer=buffer,
             book=self._book,
+            disks=Disks(last_said(store)),
         )
         return Control(
             claim=claim,
@@ -297,6 +305,7 @@ class Agent:
             executor=executor,
             holder=self._holder,
             lamps=self._lamps,
+            owed=self._owed,
             claim_again=self._claimer.once,
             recollect=self._recollect,
         )

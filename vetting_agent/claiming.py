@@ -30,11 +30,14 @@ class Identity:
     boot_id: str | None
     image_version: str | None
     """Set in the live image only."""
+    started_s: float
+    """Since the kernel started: what a claim that comes late is told by from one of a newer agent."""
 
     @classmethod
     def of(cls, host: Host, instance_id: str) -> Identity:
         boot_id = text_of(host.proc("sys", "kernel", "random", "boot_id"))
-        return cls(instance_id, boot_id, text_of(host.etc("vetting-image-version")))
+        started_s = round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
+        return cls(instance_id, boot_id, text_of(host.etc("vetting-image-version")), started_s)
 
 
 @dataclass(slots=True)
@@ -85,6 +88,7 @@ class Claimer:
                 kernel_boot_id=self.identity.boot_id,
                 arch=os.uname().machine,
                 image_version=self.identity.image_version,
+                agent_started_s=self.identity.started_s,
             )
         )
         if (token := token_of(claim)) is not None:

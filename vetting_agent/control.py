@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any, TypeVar
 
-from stages.outcome import ReasonCode, error
+from stages.outcome import ReasonCode, Verdict, error
 from stages.stage import WipeOverride
 from vetting_agent import wire
 from vetting_agent.client import Client
@@ -21,6 +21,7 @@ from vetting_agent.execution import Executed, Execution, Executor
 from vetting_agent.hold import Holder
 from vetting_agent.lamps import Lamps
 from vetting_agent.logs import LogBook
+from vetting_agent.owed import PowerOffOwed
 from vetting_agent.reporting import Reporter
 from vetting_agent.status import AckStatus, Activity, Alarm, Directive, Directives, StatusBoard
 
@@ -39,7 +40,7 @@ class End(Enum):
 
 
 class _Ended(Exception):
-    def __init__(self, end: End, directive: Directive) -> None:
+    def __init__(self, end: End, directive: Directive | None) -> None:
         super().__init__(str(directive))
         self.end = end
         self.directive = directive
@@ -59,6 +60,7 @@ class Control:
         executor: Executor,
         holder: Holder,
         lamps: Lamps,
+        owed: PowerOffOwed,
         claim_again: Callable[[], Awaitable[wire.Claim]],
         recollect: Callable[[], Awaitable[list[str] | None]],
     ) -> None:
@@ -69,11 +71,13 @@ class Control:
         self._executor = executor
         self._holder = holder
         self._lamps = lamps
+        self._owed = owed
         self._reporter = Reporter(
             client=client, claim=claim, executor=executor, book=book, claim_again=claim_again, recollect=recollect
         )
         self._execution: Execution | None = None
         self._cancelled_by: Directive | None = None
+        self._cancelled_before = False
         self._seen: dict[str, tuple[AckStatus, str | None] | None] = {}
         self._last_stage: str | None = None
         self._repeats = 0
@@ -82,11 +86,13 @@ class Control:
         """To the end that a directive makes. Raises FinalRefusal."""
         state: object = self._claim.current_state
         self._say_resumed(state)
+        self._take_over_end(state)
         try:
             while True:
                 state = await self._step(state)
         except _Ended as ended:
-            self._acknowledge(ended.directive, AckStatus.DONE)
+            if ended.directive is not None:
+                self._acknowledge(ended.directive, AckStatus.DONE)
             return ended.end
 
     def _say_resumed(self, state: object) -> None:
@@ -96,6 +102,16 @@ class Control:
         first = self._claim.stages[0] if self._claim.stages else "Inventory"
         if stage.name != first or self._executor.store.resumed:
             self._book.warn(f"resuming the run at {stage.name}: an agent has worked on it before this one")
+
+    def _take_over_end(self, state: object) -> None:
+        """A run that goes on repeats its orders; only a cancelled stage whose result is due has had its own."""
+        if self._owed.order is None:
+            return
+        stage = self._executor.of_state(state) if isinstance(state, str) else None
+        left = self._executor.undelivered(stage.name) if stage is not None else None
+        self._cancelled_before = left is not None and left.outcome.verdict is Verdict.CANCELLED
+        if not self._cancelled_before:
+            self._owed.void()
 
     # --- from state to state ------------------------------------------------------------------------------------------
 
@@ -137,7 +153,7 @@ class Control:
         except Rejected as problem:
             self._book.error(f"the result of {stage} was not taken: {problem}")
             next_state = problem
-        if self._cancelled_by is not None:
+        if self._cancelled_by is not None or self._cancelled_before:
             raise _Ended(End.POWER_OFF, self._cancelled_by)
         if isinstance(next_state, Rejected):
             return await self._park(f"the orchestrator rejected the result of {stage}")
@@ -229,6 +245,8 @@ class Control:
         if action is Action.RETRY:
             self._acknowledge(directive, AckStatus.DONE)
             return directive
+        if action in {Action.CANCEL, Action.SHUTDOWN}:
+            self._note_owed(directive)
         if action is Action.CANCEL:
             self._cancel(directive)
             return None
@@ -236,6 +254,12 @@ class Control:
             self._holder.open_terminal(directive.terminal, lambda status: self._acknowledge(directive, status))
             return None
         raise _Ended(End.POWER_OFF if action is Action.SHUTDOWN else End.EXIT, directive)
+
+    def _note_owed(self, directive: Directive) -> None:
+        try:
+            self._owed.note(directive.cmd)
+        except OSError as problem:
+            self._book.warn(f"the power-off to come cannot be noted for a restarted agent: {problem}")
 
     def _identify(self, directive: Directive) -> None:
         """Beside whatever runs: a lamp is switched in a task of its own."""

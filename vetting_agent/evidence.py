@@ -41,6 +41,7 @@ class EvidenceStore:
         self.folder = root / f"run-{run_id}"
         self._identity = {"orchestrator": orchestrator, "run_id": run_id, "kernel_boot_id": boot_id}
         self._newest: dict[str, Path] = {}
+        self._of_this_boot: list[Path] = []
         self._number = 0
         self.resumed = False
         """True when an agent of this boot worked on this run before."""
@@ -55,6 +56,7 @@ class EvidenceStore:
             self._number = max(self._number, number)
             if same_boot and number >= first:
                 self._newest[stage] = path
+                self._of_this_boot.append(path)
         if not same_boot:
             identity = self._identity | {"first_number": self._number + 1}
             (self.folder / MARKER).write_text(json.dumps(identity) + "\n")
@@ -65,7 +67,13 @@ class EvidenceStore:
         self._number += 1
         folder = self.folder / f"{self._number:02d}-{stage}"
         self._newest[stage] = folder
+        self._of_this_boot.append(folder)
         return folder
+
+    def last_with(self, file_name: str) -> Path | None:
+        """That file of the last execution in this boot, of whichever stage, that left one."""
+        files = (folder / file_name for folder in reversed(self._of_this_boot))
+        return next((path for path in files if path.exists()), None)
 
     def newest(self) -> dict[str, Path]:
         """The newest folder of each stage in this boot."""

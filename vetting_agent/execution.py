@@ -26,6 +26,8 @@ from vetting_agent.wire import Claim
 # The runner itself gives a stage 1.9 s to die; a little later its word is not waited for any longer.
 INTERRUPT_WAIT_S = 2.5
 WIPE_STAGE = "Storage"
+COUNTERS_LIMIT_BYTES = 64 * 2**20
+"""Far more than a rack of disks says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +217,26 @@ def counters_before(folder: Path | None) -> Counters | None:
 
     What happened since then is charged to the execution that takes its place: a fault may be what ended the agent.
     """
-    if folder is None:
-        return None
+    return None if folder is None else _counters_in(folder / conclusion.BEFORE)
+
+
+def last_said(store: EvidenceStore) -> Sequence[Reading]:
+    """What the disks said at the end of the last stage that an agent of this boot brought there."""
+    path = store.last_with(conclusion.AFTER)
+    counters = _counters_in(path) if path is not None else None
+    return () if counters is None else counters.disks
+
+
+def _counters_in(path: Path) -> Counters | None:
     from vetting_agent.judge_evidence import Foreign, decoded
 
     try:
-        before: Counters = decoded((folder / conclusion.BEFORE).read_bytes(), Counters)
+        if path.stat().st_size > COUNTERS_LIMIT_BYTES:
+            return None
+        counters: Counters = decoded(path.read_bytes(), Counters)
     except (OSError, Foreign):
         return None
-    return before
+    return counters
 
 
 def refused_serials(outcome: Mapping[str, Any] | None) -> tuple[str, ...]:

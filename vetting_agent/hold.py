@@ -18,7 +18,7 @@ from vetting_agent.hold_key import MOST_SITE_KEYS, parse_expiry, parse_key
 from vetting_agent.key_file import KeyFile
 from vetting_agent.lock import default_state_dir
 from vetting_agent.logs import LogBook
-from vetting_agent.ssh_door import Door, OpenDoor, door_of
+from vetting_agent.ssh_door import Door, OpenDoor, door_of, host_key_of
 from vetting_agent.status import AckStatus
 from vetting_agent.terminals import Terminals
 from vetting_agent.wire import HoldReply, HoldRequest, TerminalOrder
@@ -121,7 +121,8 @@ class Hold:
         """Ask once; True when somebody can come in now."""
         ip = await self._address()
         try:
-            reply = await self._client.hold(HoldRequest(ip=ip))
+            shown = host_key_of(self._host)
+            reply = await self._client.hold(HoldRequest(ip=ip, ssh_host_key=shown))
             installed = self._install(reply)
         except BadHoldKey as problem:
             self._book.warn(f"the hold key is refused: {problem}")
@@ -132,8 +133,20 @@ class Hold:
         else:
             what = "installed" if installed else "already there and is left as it was"
             self._book.info(f"the hold key is {what}: ssh root@{ip}")
-            return await self._open_door()
+            is_open = await self._open_door()
+            await self._tell_host_key(ip, shown)
+            return is_open
         return False
+
+    async def _tell_host_key(self, ip: str, told: str | None) -> None:
+        """The key that the server was opened with, if it was made only then: what people compare when they come."""
+        made = host_key_of(self._host)
+        if made in {None, told}:
+            return
+        try:
+            await self._client.hold(HoldRequest(ip=ip, ssh_host_key=made))
+        except (Trouble, Rejected) as problem:
+            self._book.warn(f"the orchestrator does not know this host's SSH key {made}: {problem}")
 
     async def _open_door(self) -> bool:
         self._to_shut = True

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import binascii
-import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,13 +20,13 @@ from vetting_agent.logs import LogBook
 from vetting_agent.notify import Notifier
 from vetting_agent.outlook import Outlook, StageResult
 from vetting_agent.params import BootParams
+from vetting_agent.ssh_door import host_key_of
 from vetting_agent.status import StatusBoard
 from vetting_agent.status_socket import SOCKET_NAME, StatusServer
 from vetting_agent.wire import Claim, LogLine
 
 TRY_AGAIN_S = 30.0
 PREFLIGHT_AFTER_S = 15.0
-HOST_KEY = ("ssh", "ssh_host_ed25519_key.pub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +136,7 @@ class Teller:
             ip=claimer.ip,
             mac=claimer.mac,
             hold_open=holder.is_open,
-            ssh_host_key=_fingerprint(text_of(self._host.etc(*HOST_KEY))),
+            ssh_host_key=host_key_of(self._host),
             last_line=self._last_line,
             preflight="" if self.claim is not None else self.preflight,
         )
@@ -159,13 +156,3 @@ async def _kept_up(part: Callable[[], Awaitable[None]], book: LogBook) -> None:
 def _product(host: Host) -> str:
     names = ("sys_vendor", "product_name", "product_serial")
     return " ".join(filter(None, (text_of(host.sys("class", "dmi", "id", name)) for name in names)))
-
-
-def _fingerprint(public_key: str | None) -> str | None:
-    """As `ssh` shows it to who comes for the first time."""
-    words = (public_key or "").split()
-    try:
-        digest = hashlib.sha256(base64.b64decode(words[1], validate=True)).digest()
-    except (IndexError, binascii.Error):
-        return None
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")

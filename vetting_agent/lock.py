@@ -57,15 +57,17 @@ def run_lock(folder: Path, params: BootParams) -> Iterator[None]:
         yield
 
 
-class TokenStore:
-    """The token that a claim gave in place of the boot token, for a restarted agent.
+def run_file(folder: Path, params: BootParams, kind: str) -> Path:
+    """A file for this run's agents. Its name depends on the boot token: another run of that number never finds it."""
+    key = f"{params.orchestrator}\n{params.token.reveal()}"
+    return folder / f"run-{params.run_id}-{_digest(key)}.{kind}"
 
-    The file's name depends on the boot token: another run of the same number never finds it.
-    """
+
+class TokenStore:
+    """The token that a claim gave in place of the boot token, for a restarted agent."""
 
     def __init__(self, folder: Path, params: BootParams) -> None:
-        key = f"{params.orchestrator}\n{params.token.reveal()}"
-        self._path = folder / f"run-{params.run_id}-{_digest(key)}.token"
+        self._path = run_file(folder, params, "token")
 
     def load(self) -> Token | None:
         """The kept token, or None."""

@@ -72,6 +72,8 @@ class HoldView(View, frozen=True, kw_only=True):
     requested: bool
     ip: str | None
     expires_at: str | None
+    ssh_host_key: str | None = None
+    """The fingerprint that ssh shows to who comes for the first time."""
 
 
 class AgentView(View, frozen=True, kw_only=True):
@@ -120,3 +122,6 @@ class RunView(View, frozen=True, kw_only=True):
     events: list[EventView]
     last_log: LogView | None
     hottest: SampleView | None
+    log_lines_over_quota: int = 0
+    samples_over_quota: int = 0
+    """Of the host's, acknowledged and dropped by the server."""

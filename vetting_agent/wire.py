@@ -67,6 +67,8 @@ class ClaimRequest(Message, frozen=True, kw_only=True):
     kernel_boot_id: str | None = None
     arch: str | None = None
     image_version: str | None = None
+    agent_started_s: float | None = None
+    """When this instance started, in seconds since the kernel did."""
 
 
 class ExpectedDisk(Message, frozen=True, kw_only=True):
@@ -234,6 +236,8 @@ class ResultReply(Message, frozen=True, kw_only=True):
 
 class HoldRequest(Message, frozen=True, kw_only=True):
     ip: str
+    ssh_host_key: str | None = None
+    """Its fingerprint: SHA256:…"""
 
 
 class HoldReply(Message, frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ class HonestAgent:
     boot: str
     new_id: Callable[[], str]
     on_wipe: Callable[[str], None]
+    started_s: float
     activity: Activity | None = None
     stage: str | None = None
     posting: ResultRequest | None = None
@@ -79,7 +80,12 @@ class HonestAgent:
             return None
         if self.activity is None:
             request: Any = ClaimRequest(
-                ip="10.0.0.17", mac=MAC, instance_id=self.instance, agent_version="1", kernel_boot_id=self.boot
+                ip="10.0.0.17",
+                mac=MAC,
+                instance_id=self.instance,
+                agent_version="1",
+                kernel_boot_id=self.boot,
+                agent_started_s=self.started_s,
             )
             return self._call("control", "claim", request)
         if self.posting is not None:

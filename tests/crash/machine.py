@@ -98,8 +98,9 @@ class RunOnAWire(RuleBasedStateMachine):
         if self.agent is not None:
             for call in list(self.agent.waiting.values()):
                 self.agent.failed(call)
+        number = next(self.numbers)
         self.agent = HonestAgent(
-            f"i{next(self.numbers)}", f"b{self.boots}", lambda: f"r{next(self.numbers)}", self._wiped
+            f"i{number}", f"b{self.boots}", lambda: f"r{next(self.numbers)}", self._wiped, float(number)
         )
 
     def _wiped(self, cmd_id: str) -> None:
@@ -182,6 +183,7 @@ class RunOnAWire(RuleBasedStateMachine):
                 call.agent.failed(call) if lose_answer else call.agent.refused(call, refusal)
             return
         self._check_result(call, reply, before)
+        self._check_claim(call, before)
         if call.verb == "heartbeat":
             self._note_off(call)
         if not call.waited:
@@ -205,6 +207,13 @@ class RunOnAWire(RuleBasedStateMachine):
             assert reply.next_state == self.answers[call.request.result_id], "a repeated result is answered otherwise"
             assert self.run == before, "a result counted twice"
         self.answers[call.request.result_id] = reply.next_state
+
+    def _check_claim(self, call: Call, before: Run) -> None:
+        """In one boot; of a boot that never got to claim, nobody can say which was first."""
+        live = self.agent
+        if call.verb == "claim" and live is not None and before.instance_id == live.instance:
+            known = {before.kernel_boot_id, *before.older_boots}
+            assert call.agent is live or call.agent.boot not in known, "a dead agent took the run from the live one"
 
     def _note_off(self, call: Call) -> None:
         """Only what was acknowledged counts: an order that was taken as done by silence may not have arrived."""

@@ -259,3 +259,20 @@ def test_an_orchestrator_of_its_own_gives_a_run(tmp_path: Path) -> None:
         assert json.dumps(server.ask("run", "show", str(created["run_id"])))
         with pytest.raises(services.NoService):
             server.ask("run", "show", "99")
+
+
+@pytest.mark.root
+def test_each_boot_has_an_ssh_host_key_of_its_own() -> None:
+    """The image brings none (test_image.py); its script makes one where there is none, and leaves one that is there."""
+    assert not [path.name for path in (IMAGE / "root/etc/ssh").glob("ssh_host_*")]
+    make = IMAGE / "root/usr/lib/vetting/host-key"
+    show = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
+    script = f"mount -t tmpfs none /etc/ssh && sh {make} && {show} && sh {make} && {show}"
+
+    def boot_once() -> list[str]:
+        argv = ["unshare", "--mount", "sh", "-ec", script]  # this machine's own keys stay out of sight
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
+    (first, again), (second, _) = boot_once(), boot_once()
+    assert first == again
+    assert first.split()[1] != second.split()[1]

@@ -72,8 +72,10 @@ class Walk:
         self.history += [note.text for note in step.notes]
         return step
 
-    def claim(self, instance: str = "one", boot: str | None = "boot-1", mac: str = MAC) -> Step:
-        return self.take(Claimed(mac, "10.0.0.17", instance, "0.1.0", boot))
+    def claim(
+        self, instance: str = "one", boot: str | None = "boot-1", mac: str = MAC, started_s: float | None = None
+    ) -> Step:
+        return self.take(Claimed(mac, "10.0.0.17", instance, "0.1.0", boot, started_s))
 
     def post(self, stage: str, verdict: str = "pass", *, result_id: str = "", **how: Any) -> str:
         """Post a result; the answered next_state."""

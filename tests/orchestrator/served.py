@@ -131,6 +131,7 @@ class Agent:
         self.run_id = run_id
         self.instance = str(uuid.uuid4())
         self.boot = str(uuid.uuid4())
+        self.started_s: float | None = None
         served.agents.append(self)
         self.headers = {"Authorization": f"Bearer {token}", "X-Correlation-ID": self.instance}
         # Each test checks what it is about; the pin itself is the business of test_tls.py.
@@ -172,8 +173,8 @@ class Agent:
     def hello(self, mac: str = MAC) -> dict[str, str]:
         return {"agent_version": "0.1.0", "mac": mac, "ip": "127.0.0.1", "instance_id": self.instance}
 
-    def claim_body(self, mac: str = MAC) -> dict[str, str]:
-        return {**self.hello(mac), "kernel_boot_id": self.boot, "arch": "x86_64"}
+    def claim_body(self, mac: str = MAC) -> dict[str, Any]:
+        return {**self.hello(mac), "kernel_boot_id": self.boot, "arch": "x86_64", "agent_started_s": self.started_s}
 
     def claim(self, mac: str = MAC) -> dict[str, Any]:
         return self.call("claim", self.claim_body(mac))

@@ -64,6 +64,26 @@ def test_nothing_that_was_answered_is_lost_by_a_kill(start: Start) -> None:
     assert served.end() == 0
 
 
+def test_a_late_claim_of_a_dead_agent_is_refused_also_after_a_restart_and_noted_once(start: Start) -> None:
+    served = start()
+    dead = served.create()
+    live = dead.newer()
+    dead.started_s, live.started_s = 30.0, 60.0
+    late = dead.claim_body()  # on its way when its agent is killed: the server has heard nothing of it yet
+    live.claim()
+    assert dead.refused("claim", late) == (409, "superseded")
+
+    served = _again(start, served)
+    again = live.newer(served)
+    again.headers = dead.headers
+    assert again.refused("claim", late) == (409, "superseded")
+    again.headers = live.headers
+    assert again.call("heartbeat", {"activity": "running"})["cmd"] == ""
+    assert again.post("Inventory") == "SMART"
+    said = [event["text"] for event in served.run(live.run_id)["events"] if "refused a claim" in event["text"]]
+    assert [text.rpartition(": ")[2] for text in said] == [f"A newer agent has claimed run {live.run_id}"]
+
+
 def test_a_kill_amid_many_results_keeps_every_answered_one(start: Start) -> None:
     served = start()
     agents = [served.create(stages=["SMART"]) for _ in range(6)]
@@ -95,7 +115,39 @@ def test_a_kill_amid_many_results_keeps_every_answered_one(start: Start) -> None
         assert valid[: len(states)] == [True] * len(states)
 
 
+def _draft(data: Path) -> Path:
+    """What a server leaves that is killed while it writes an upload."""
+    path = data / "evidence" / "7" / f"{'ab' * 32}.tar.gz.new"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half of it")
+    return path
+
+
+def test_a_draft_of_a_killed_servers_upload_is_removed_by_the_next_one(start: Start) -> None:
+    served = start()
+    draft = _draft(served.data)
+    whole, foreign = draft.with_suffix(""), draft.with_name("notes.new")
+    for other in (whole, foreign):
+        other.write_bytes(b"kept")
+    linked = draft.with_name(f"{'cd' * 32}.tar.gz.new")
+    linked.symlink_to(whole)
+    _again(start, served)
+    assert sorted(draft.parent.iterdir()) == sorted([whole, foreign])
+    assert whole.read_bytes() == b"kept"
+    assert "evidence: removed 2 drafts of uploads that a server was killed in" in served.stderr()
+
+
+def test_a_running_servers_upload_is_left_to_it(served: Served) -> None:
+    draft = _draft(served.data)
+    _refused_beside(served)
+    assert draft.exists()
+
+
 def test_two_servers_on_one_folder_are_one_too_many(served: Served) -> None:
+    _refused_beside(served)
+
+
+def _refused_beside(served: Served) -> None:
     argv = [sys.executable, "-m", "orchestrator", "serve", "--data", str(served.data), "--listen", "127.0.0.1:0"]
     second = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert (second.returncode, second.stdout) == (1, "")

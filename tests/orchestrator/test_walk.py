@@ -287,6 +287,39 @@ def test_the_newest_instance_wins_and_the_older_one_cannot_come_back() -> None:
     assert (caught.value.status, caught.value.code) == (409, "superseded")
 
 
+def test_a_late_claim_of_a_dead_agent_does_not_take_the_run_from_its_successor() -> None:
+    walk = Walk()
+    walk.claim("two", started_s=90.5)
+    before = walk.run
+    with pytest.raises(Refusal) as caught:
+        walk.claim("one", started_s=31.25)  # it was on its way when its agent was killed
+    assert (caught.value.status, caught.value.code) == (409, "superseded")
+    assert walk.run is before
+    walk.claim("three", started_s=90.5)
+    walk.claim("four")  # an agent that does not say it is taken for the newest, as ever
+    walk.claim("five", started_s=31.25)
+    assert walk.run.instance_id == "five"
+
+
+def test_a_late_claim_out_of_a_boot_that_has_ended_is_no_reboot() -> None:
+    walk = claimed()
+    walk.claim("two", boot="boot-2", started_s=4.0)
+    assert walk.run.state == "FailedHolding"
+    walk.claim("three", boot="boot-3")
+    for boot in ("boot-1", "boot-2"):
+        with pytest.raises(Refusal) as caught:
+            walk.claim("late", boot=boot, started_s=900.0)
+        assert (caught.value.status, caught.value.code) == (409, "superseded")
+    assert walk.run.instance_id == "three"
+
+
+def test_an_agent_of_a_new_boot_is_newer_however_short_its_host_is_up() -> None:
+    walk = Walk()
+    walk.claim("one", started_s=86_400.0)
+    walk.claim("two", boot="boot-2", started_s=3.0)
+    assert walk.run.instance_id == "two"
+
+
 def test_a_claim_repeated_by_the_same_instance_changes_nothing() -> None:
     walk = claimed()
     before = walk.run
@@ -446,6 +479,22 @@ def test_a_key_is_given_in_a_hold_only() -> None:
     walk = held()
     walk.take(asked)
     assert (walk.run.hold_ip, walk.run.hold_expires_at) == ("10.0.0.17", "2026-11-21T21:00:00.000Z")
+
+
+def test_the_host_key_of_a_hold_is_that_of_the_boot_that_holds() -> None:
+    walk, key = held(), "SHA256:" + "A" * 43
+    when = "2026-11-21T21:00:00.000Z"
+    walk.take(HoldAsked("10.0.0.17", when))
+    walk.take(HoldAsked("10.0.0.17", when, key))
+    walk.take(HoldAsked("10.0.0.17", when, key))
+    assert walk.run.hold_host_key == key
+    assert walk.history[-2:] == [
+        f"10.0.0.17 got the hold key, valid until {when}",
+        f"10.0.0.17 shows the SSH host key {key}",
+    ]
+    walk.claim("two", boot="boot-2")
+    walk.take(HoldAsked("10.0.0.17", when))
+    assert walk.run.hold_host_key is None, "that of the boot before tells nothing"
 
 
 def test_a_released_run_is_over() -> None:

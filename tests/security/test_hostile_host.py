@@ -217,3 +217,26 @@ def test_the_address_of_a_held_host_is_an_address(served: Served, ip: str) -> No
     assert served.run(agent.run_id)["hold"] is None
     agent.call("hold", {"ip": "fe80::1%eth0"})
     assert served.run(agent.run_id)["hold"]["ip"] == "fe80::1%eth0"
+
+
+@pytest.mark.parametrize(
+    "key", ["", "SHA256:short", "MD5:" + "a" * 43, "SHA256:" + "A" * 42 + "<", "SHA256:" + "A" * 44]
+)
+def test_the_host_key_of_a_held_host_is_a_fingerprint(served: Served, key: str) -> None:
+    agent = served.create(stages=["SMART"])
+    agent.claim()
+    agent.post("Inventory", "fail")
+    assert agent.refused("hold", {"ip": "10.0.0.7", "ssh_host_key": key}) == (422, "malformed")
+    assert served.run(agent.run_id)["hold"] is None
+
+
+def test_the_host_key_of_a_held_host_is_shown_to_who_is_to_come(served: Served) -> None:
+    agent = served.create(host="shown", stages=["SMART"])
+    agent.claim()
+    agent.post("Inventory", "fail")
+    key = "SHA256:" + "Ab+/" * 10 + "xyz"
+    agent.call("hold", {"ip": "10.0.0.7", "ssh_host_key": key})
+    assert served.run(agent.run_id)["hold"]["ssh_host_key"] == key
+    assert key in printed(served, "run", "show", str(agent.run_id))
+    with logged_in(served, "ada") as browser:
+        assert key in browser.get(f"/runs/{agent.run_id}").text

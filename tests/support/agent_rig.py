@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,22 +121,23 @@ class AgentPlace:
 class AgentTask(AgentPlace):
     """An agent in this process: quick to start."""
 
-    def __init__(self, folder: Path, server: FakeOrchestrator, **settings: Any) -> None:
+    def __init__(self, folder: Path, server_url: str, host: Host | None = None, **settings: Any) -> None:
         super().__init__(folder)
+        tools = self.stand_ins.tools(ISOLATION)
         self.pid = os.getpid()
         self.lines: list[LogLine] = []
-        params = BootParams(server.url, 7, Token(TOKEN))
+        params = BootParams(server_url, 7, Token(TOKEN))
         state = prepare_state_dir(folder / "state")
         settings.setdefault("local", NO_PREFLIGHT)
         self.agent = Agent(
             Settings(
                 params=params,
-                host=Host(root=REAL_ROOT, tools=self.stand_ins.tools(ISOLATION)),
+                host=replace(host or Host(root=REAL_ROOT), tools=tools),
                 stages=STAGES,
                 state_dir=state,
                 evidence=self.evidence,
                 authorized_keys=self.keys,
-                way=way_to(server.url, ()),
+                way=way_to(server_url, ()),
                 backoff=SHORT,
                 recollect=_components,
                 echo=self.lines.append,
@@ -162,7 +163,7 @@ class AgentTask(AgentPlace):
 @contextlib.asynccontextmanager
 async def agent_task(folder: Path, server: FakeOrchestrator, **settings: Any) -> AsyncIterator[AgentTask]:
     """An agent on the fake orchestrator; ended, as by a signal, when the block is left."""
-    agent = AgentTask(folder, server, **settings)
+    agent = AgentTask(folder, server.url, **settings)
     await asyncio.sleep(0)
     try:
         yield agent

@@ -94,6 +94,9 @@ async def test_a_killed_agent_leaves_no_load_and_its_successor_resumes_there(tmp
     assert any("resuming" in text and "SMART" in text for text in warnings)
     first, second = server.of("hello")
     assert first.body["instance_id"] != second.body["instance_id"]
+    assert [claim.body["agent_started_s"] for claim in server.of("claim")] == sorted(
+        {claim.body["agent_started_s"] for claim in server.of("claim")}
+    ), "which of the two is the newer"
     assert server.of("claim")[0].headers["authorization"] == f"Bearer {TOKEN}"
     assert server.of("heartbeat")[0].headers["authorization"] == "Bearer the-better-token"
     assert second.headers["authorization"] == "Bearer the-better-token"

@@ -30,6 +30,7 @@ from vetting_agent.key_file import KeyFile
 from vetting_agent.logs import LogBook
 from vetting_agent.params import BootParams, Token
 from vetting_agent.pinning import way_to
+from vetting_agent.ssh_door import Door, OpenDoor
 
 GOOD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 
@@ -53,7 +54,7 @@ class Held:
 
 
 @contextlib.asynccontextmanager
-async def held(tmp_path: Path, host: Host, server: FakeOrchestrator) -> AsyncIterator[Held]:
+async def held(tmp_path: Path, host: Host, server: FakeOrchestrator, door: Door | None = None) -> AsyncIterator[Held]:
     state = tmp_path / "state"
     state.mkdir(exist_ok=True)
     book = LogBook()
@@ -64,7 +65,7 @@ async def held(tmp_path: Path, host: Host, server: FakeOrchestrator) -> AsyncIte
 
     async with server.serve():
         client = Client(BootParams(server.url, 7, Token("t")), "inst", way_to(server.url, ()))
-        hold = Hold(client, host, keys, book, address, ask_again_s=0.05)
+        hold = Hold(client, host, keys, book, address, ask_again_s=0.05, door=door)
         keeping = asyncio.create_task(hold.keep())
         try:
             yield Held(hold, keys, book, server)
@@ -82,10 +83,43 @@ async def test_a_good_key_is_asked_for_installed_and_taken_back(tmp_path: Path, 
         assert it.keys.path.read_text().startswith('expiry-time="')
         await asyncio.sleep(0.2)
         assert len(server.of("hold")) == 1
-        assert server.of("hold")[0].body == {"ip": "127.0.0.1"}
+        assert server.of("hold")[0].body["ip"] == "127.0.0.1"
         await it.hold.leave()
         assert it.keys.path.read_text() == ""
         await it.hold.leave()
+
+
+class KeyMakingDoor(OpenDoor):
+    """As in the live image: the host has no SSH key before its server starts for the first time."""
+
+    def __init__(self, public_key: Path) -> None:
+        self.public_key = public_key
+
+    async def open(self) -> str | None:
+        self.public_key.parent.mkdir(parents=True, exist_ok=True)
+        if not self.public_key.exists():
+            keygen("-q", "-t", "ed25519", "-N", "", "-f", str(self.public_key.with_suffix("")))
+        return None
+
+
+def keygen(*words: str) -> str:
+    return subprocess.run(["ssh-keygen", *words], capture_output=True, text=True, check=True).stdout
+
+
+async def test_the_host_key_is_told_to_who_is_to_come(tmp_path: Path, host: Host) -> None:
+    host = Host(root=tmp_path / "root", tools=host.tools)
+    public_key = host.etc("ssh", "ssh_host_ed25519_key.pub")
+    server = FakeOrchestrator(hold_key={"authorized_key": GOOD})
+    async with held(tmp_path, host, server, KeyMakingDoor(public_key)):
+        await server.until(lambda: len(server.of("hold")) == 2, "the key that was made meanwhile", 60)
+    shown = keygen("-lf", str(public_key))
+    told = [call.body.get("ssh_host_key") for call in server.of("hold")]
+    assert told == [None, shown.split()[1]]
+    server.calls.clear()
+    async with held(tmp_path, host, server, KeyMakingDoor(public_key)) as it:
+        await it.until("the hold key is")
+        await it.hold.leave()
+    assert [call.body.get("ssh_host_key") for call in server.of("hold")] == [shown.split()[1]], "once is enough"
 
 
 async def test_a_refused_key_and_every_failure_is_asked_for_again(tmp_path: Path, host: Host) -> None:
