@@ -210,7 +210,7 @@ def kept(out: Path) -> str:
     """What the page says of how it all works, which no measurement changes."""
     text = out.read_text() if out.exists() else ""
     start = text.find(KEPT)
-    return text[start:] if start >= 0 else ""
+    return f"\n{text[start:]}" if start >= 0 else ""
 
 
 def main(arguments: Sequence[str]) -> int:
