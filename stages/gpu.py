@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from probes import amd_gpus, gpus, pci
+from probes import amd_gpus, dcgm, gpus, pci
 from probes.apart import apart
+from probes.dcgm import DcgmHealth
 from probes.notes import Notes
 from probes.nvml import NVML_LIMIT_S, GpuFacts, NvmlSample, NvmlUnusable, sample_nvml
 from probes.pci import PciDevice
-from probes.tools import ToolMissing
-from stages import gpu_amd_judge, gpu_burn_judge, gpu_case, gpu_hops, gpu_judge, gpu_load
+from probes.tools import ToolError, ToolMissing
+from stages import gpu_amd_judge, gpu_burn_judge, gpu_case, gpu_dcgm_judge, gpu_hops, gpu_judge, gpu_load
 from stages.gpu_burn import Burned, BurnPlan, Target
 from stages.gpu_case import Limits, Path
 from stages.gpu_links_judge import Fabric
@@ -42,6 +43,10 @@ class Options:
     """How long the GPUs are loaded and sampled."""
     load: bool = True
     """False: only the health facts are read, and every GPU ends as not loaded."""
+    cublas: bool = True
+    """Where the site has NVIDIA's cuBLAS, the GPUs are loaded with it too, for 8 % of the time. It gives no verdict."""
+    dcgm: bool = True
+    """Where the site has NVIDIA's DCGM (`dcgmi`), it is asked after the load what it saw. It gives warnings at most."""
     memory_coverage_floor: float = field(default=0.9, metadata={"minimum": 0, "maximum": 1})
     """The part of a GPU's free memory that has to be tested."""
     silence_s: float = field(default=60.0, metadata={"minimum": 0.1, "maximum": 3600})
@@ -90,6 +95,9 @@ class Readings:
     targets: tuple[Target, ...] = ()
     """The GPUs on which the load was to be run."""
     burned: tuple[Burned, ...] = ()
+    dcgm: DcgmHealth | None = None
+    """What DCGM said after the load; None where it is not installed, or was not asked."""
+    dcgm_problem: Finding | None = None
 
 
 def planned_s(options: Options) -> float:
@@ -111,6 +119,7 @@ async def run(context: StageContext, options: Options) -> Readings:
     async with gpu_hops.watching(context.host, gpu_hops.on_the_way(devices, everything)) as ports:
         if any(device.vendor_id == gpus.NVIDIA for device in devices):
             reading = replace(await _sampled(context, options, reading), fabric=await _fabric(context, everything))
+            reading = await _with_dcgm(context, options, reading)
         if any(device.vendor_id == gpus.AMD for device in devices):
             reading = await _with_amd(context, options, reading)
         return replace(reading, ports=ports())
@@ -121,6 +130,16 @@ async def _fabric(context: StageContext, everything: Sequence[PciDevice]) -> Fab
     return Fabric(switches, await apart(lambda: gpus.fabric_manager_runs(context.host), "processes"))
 
 
+async def _with_dcgm(context: StageContext, options: Options, reading: Readings) -> Readings:
+    """After the load, when DCGM has seen it; not where the driver has failed, which holds DCGM up as well."""
+    if not options.dcgm or reading.failure is not None:
+        return reading
+    try:
+        return replace(reading, dcgm=await dcgm.read(context.host, options.answer_limit_s))
+    except ToolError as problem:
+        return replace(reading, dcgm_problem=gpu_dcgm_judge.unhelpful(problem))
+
+
 async def _with_amd(context: StageContext, options: Options, reading: Readings) -> Readings:
     addresses = [device.address for device in reading.devices if device.vendor_id == gpus.AMD]
     told = await amd_gpus.read(context.host, addresses, options.answer_limit_s)
@@ -128,7 +147,7 @@ async def _with_amd(context: StageContext, options: Options, reading: Readings) 
 
 
 async def _sampled(context: StageContext, options: Options, reading: Readings) -> Readings:
-    plan = BurnPlan(options.duration_s, options.silence_s) if options.load else None
+    plan = BurnPlan(options.duration_s, options.silence_s, cublas=options.cublas) if options.load else None
     samples: list[NvmlSample] = []
     async with gpu_load.beside(context, plan, [device.address for device in _nvidia(reading)]) as load:
         try:
@@ -204,6 +223,10 @@ def judge(reading: Readings, options: Options) -> Outcome:
         findings += judged.findings
         measurements += judged.measurements
     findings += _hops(reading)
+    if reading.dcgm is not None:
+        findings += gpu_dcgm_judge.judge(reading.dcgm)
+        measurements += gpu_dcgm_judge.measure(reading.dcgm)
+    findings += [reading.dcgm_problem] if reading.dcgm_problem else []
     burned = gpu_burn_judge.judge_burn(
         reading.burned, {target.pci: target.uuid for target in reading.targets}, options.memory_coverage_floor
     )
@@ -214,9 +237,15 @@ def judge(reading: Readings, options: Options) -> Outcome:
         findings=tuple(findings),
         measurements=(*measurements, *burned.measurements),
         coverage={**_not_loaded(findings), **burned.coverage},
-        tool_versions={"NVIDIA driver": reading.samples[-1].driver or "not told"} if reading.samples else {},
+        tool_versions=_versions(reading),
         hardware_present=bool(found),
     )
+
+
+def _versions(reading: Readings) -> dict[str, str]:
+    driver = {"NVIDIA driver": reading.samples[-1].driver or "not told"} if reading.samples else {}
+    libraries = {result.library for one in reading.burned for result in one.results if result.library}
+    return {**driver, **({"cuBLAS": ", ".join(sorted(libraries))} if libraries else {})}
 
 
 def _headline(found: int, reading: Readings) -> str:

@@ -1,7 +1,8 @@
 """Runs the burn: a child process for each GPU (`gpu_burn_child`), watched line by line, and ended when it falls silent.
 
-First each GPU alone, then all at once, then copies between them; with one GPU only the second. Readings are what the
-children said; `gpu_burn_judge` makes findings of them.
+First each GPU alone, then all at once, then copies between them; with one GPU only the second. Last of all, where it is
+asked for and nothing failed, cuBLAS on all at once as extra load: in processes of its own, so that no result of ours is
+lost with them. Readings are what the children said; `gpu_burn_judge` makes findings of them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ TOGETHER: Mapping[str, float] = {
     "pulse": 0.08,
 }
 """The steps of a phase, and their shares of its time."""
+CUBLAS_SHARE = 0.08
+"""Of all the time, for the extra load."""
+DOUBTFUL = frozenset({"hung", "crashed", "cuda"})
+"""Ends of the extra load that may be its own fault or the GPU's."""
 MOST = 1e15
 
 
@@ -52,24 +57,30 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class BurnPlan:
-    """`seconds` of work in all. `extra` goes to the children as it is; it is for tests (see `gpu_burn_child`)."""
+    """`seconds` of work in all. `cublas`: load the GPUs with it as well. `extra` goes to the children as it is; it is
+    for tests (see `gpu_burn_child`)."""
 
     seconds: float
     silence_s: float = 60.0
     memory_share: float = 0.96
     folders: tuple[str, ...] = ()
+    cublas: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def alone_s(self, gpus: int) -> float:
         return 0.0 if gpus < 2 else min(10.0, max(0.2, 0.3 * self.seconds / gpus))
 
     def together_s(self, gpus: int) -> float:
-        return max(1.0, self.seconds - gpus * self.alone_s(gpus))
+        return max(1.0, self.seconds - gpus * self.alone_s(gpus) - self.cublas_s)
 
     def planned_s(self, gpus: int) -> float:
         peers = 0.0 if gpus < 2 else gpus * (gpus - 1) * self.peer_s + START_S
-        starts = START_S * (1 + (gpus if gpus > 1 else 0))
+        starts = START_S * (1 + (gpus if gpus > 1 else 0) + self.cublas)
         return self.seconds + starts + peers
+
+    @property
+    def cublas_s(self) -> float:
+        return CUBLAS_SHARE * self.seconds if self.cublas else 0.0
 
     @property
     def peer_s(self) -> float:
@@ -104,6 +115,8 @@ class BurnResult:
     origin: str = ""
     peer: str = ""
     direct: bool | None = None
+    library: str = ""
+    """The version of the library that did it, where it was not ours."""
     first: tuple[WrongWord, ...] = ()
 
 
@@ -143,7 +156,19 @@ async def burn(context: StageContext, targets: Sequence[Target], plan: BurnPlan)
     said += await _gathered([_one(context, plan, "together", target, steps) for target in left])
     if len(left) > 1 and all(not one.failure for one in said):
         said.append(await _child(context, plan, "peers", left, []))
+    if plan.cublas and all(not one.failure for one in said):
+        said += await _with_cublas(context, plan, left)
     return tuple(said)
+
+
+async def _with_cublas(context: StageContext, plan: BurnPlan, targets: Sequence[Target]) -> list[Burned]:
+    """The extra load. Where it got stuck or died, our own load has the last word on the GPU: it is put on it again."""
+    steps, again = _steps({"cublas": 1.0}, plan.cublas_s), _steps({"bf16": 1.0}, plan.peer_s)
+    said = await _gathered([_child(context, plan, "cublas", [target], steps) for target in targets])
+    doubtful = {one.pci for one in said if one.failure in DOUBTFUL}
+    return said + await _gathered(
+        [_one(context, plan, "after", target, again) for target in targets if target.pci in doubtful]
+    )
 
 
 async def _gathered(works: Sequence[Awaitable[Burned]]) -> list[Burned]:
@@ -319,6 +344,7 @@ def parse_result(row: Mapping[str, Any]) -> BurnResult | None:
         origin=str(row.get("from") or ""),
         peer=str(row.get("to") or ""),
         direct=flag(row.get("direct")),
+        library=str(row.get("library") or "")[:40],
         first=tuple(_word(one) for one in rows(row, "first")),
     )
 

@@ -7,15 +7,17 @@ PLAN is a JSON object, made by `stages.gpu_burn`:
     {"gpus": ["0000:3b:00.0"], "folders": [...], "steps": [{"test": "memory", "seconds": 5}, …], "memory_share": 0.96}
 
 With one GPU the steps are carried out in order; with several, each pair copies to each other; with none the driver is
-started and no more. A driver call can hang
-for good: whoever started this watches the lines, which come at least every second while work is done.
+started and no more. The step "cublas" stands alone in its plan: it is carried out by a library that is not ours, in a
+process in which no result of ours can be lost. A driver call can hang for good: whoever started this watches the
+lines, which come at least every second while work is done.
 
     {"gpu": {"pci": …, "name": …, "uuid": …, "capability": "9.0", "driver": "12.4"}}
     {"alive": "memory"}
     {"result": {"test": "memory", "rate": …, "words": …, "wrong": 0, "first": [], …}}
-    {"unavailable": "fp8", "message": …}                what this GPU does not have
+    {"unavailable": "fp8", "message": …}                what this GPU does not have, or "cublas": this host
     {"failure": KIND, "message": …, "test": …}          the last line; KIND: no_library, init, no_device, sliced,
-                                                        no_kernels, or cuda with the driver's name of it in "name"
+                                                        no_kernels, cublas, or cuda with the driver's name of it
+                                                        in "name"
     {"done": true}                                      the last line when all steps were carried out
 
 `spoil` (test -> word whose bit is flipped), `fault` (kernels that compute one result wrong) and `pace` (share of the
@@ -32,7 +34,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import gpu_burn_memory, gpu_burn_products
+from stages import cublas, gpu_burn_cublas, gpu_burn_memory, gpu_burn_products
+from stages.cublas import CublasError, CublasMissing
 from stages.cuda_driver import CudaError, Driver, DriverMissing
 from stages.gpu_burn_device import Device
 from stages.gpu_burn_products import PRODUCTS, Load
@@ -77,6 +80,8 @@ def main(arguments: list[str]) -> int:
         say({**end.line, "test": alive.test})
     except KernelsUnavailable as problem:
         say({"failure": "no_kernels", "message": str(problem), "test": alive.test})
+    except CublasError as problem:
+        say({"failure": "cublas", "message": str(problem), "test": alive.test})
     except CudaError as problem:
         say({"failure": "cuda", "name": problem.name, "message": str(problem), "test": alive.test})
     else:
@@ -85,6 +90,22 @@ def main(arguments: list[str]) -> int:
 
 
 def _work(plan: Mapping[str, Any], alive: Alive) -> None:
+    if any(step["test"] == "cublas" for step in plan["steps"]):
+        _extra(plan, alive)
+        return
+    devices = _ready(plan)
+    if len(devices) > 1:
+        alive.test = "peer"
+        for result in gpu_burn_memory.peers(devices, plan.get("peer_s", 0.5), alive):
+            say({"result": result})
+        return
+    for step in plan["steps"]:
+        for result in _step(devices[0], plan, step["test"], step["seconds"], alive):
+            say({"result": result})
+
+
+def _ready(plan: Mapping[str, Any]) -> list[Device]:
+    """The plan's GPUs, each with its kernels; the last one is in use."""
     driver = _driver()
     devices = [_open(driver, pci) for pci in plan["gpus"]]
     folders = [Path(folder) for folder in plan["folders"]]
@@ -95,14 +116,20 @@ def _work(plan: Mapping[str, Any], alive: Alive) -> None:
             raise Ended("sliced", f"{device.name} is divided (MIG is on): only a slice of it could be loaded")
         device.use()
         device.load(folders, fault=bool(plan.get("fault")))
-    if len(devices) > 1:
-        alive.test = "peer"
-        for result in gpu_burn_memory.peers(devices, plan.get("peer_s", 0.5), alive):
-            say({"result": result})
+    return devices
+
+
+def _extra(plan: Mapping[str, Any], alive: Alive) -> None:
+    """The library is looked for before the GPU is opened: most hosts have none."""
+    alive.test = "cublas"
+    alive()
+    try:
+        libraries = cublas.load()
+    except CublasMissing as problem:
+        say({"unavailable": "cublas", "message": str(problem)})
         return
-    for step in plan["steps"]:
-        for result in _step(devices[0], plan, step["test"], step["seconds"], alive):
-            say({"result": result})
+    load = Load(plan["steps"][0]["seconds"], size=plan.get("size", 0), alive=alive)
+    say({"result": gpu_burn_cublas.run(_ready(plan)[0], libraries, load)})
 
 
 def _driver() -> Driver:

@@ -11,7 +11,7 @@ from statistics import median
 
 from stages import gpu_floors
 from stages.gpu_burn import Burned, BurnResult
-from stages.outcome import Finding, Measurement, ReasonCode, error, warning
+from stages.outcome import Finding, Measurement, ReasonCode, error, info, warning
 
 REQUIRED = ("memory", "bf16", "fp32", "fp64", "int8", "copy", "to_host", "from_host", "pulse")
 """All that a GPU has to have done, beside fp8 where it has units for it."""
@@ -19,6 +19,8 @@ MAY_LACK = frozenset({"fp8"})
 WIDE_OF = {"bf16_wgmma": "bf16", "fp8_wgmma": "fp8"}
 TWINS = {**WIDE_OF, "pulse": "bf16"}
 """What gives the same product with another kernel."""
+APART = ("peers", "cublas")
+"""Phases that are judged by themselves: not of one GPU, or no test of it."""
 TRANSFERS = {"to_host": "to the host", "from_host": "from the host"}
 ALL_WRONG = 0.5
 """A kernel of which more than this share of the rows is wrong, while another one gives the same product right, does
@@ -43,6 +45,8 @@ CUDA_CODES = {
     "CUDA_ERROR_OUT_OF_MEMORY": ReasonCode.GPU_NOT_LOADED,
 }
 """What the driver's own word for an error says of the GPU. Any other leaves open whose fault it is."""
+OF_THE_HARDWARE = ("CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_NVLINK_UNCORRECTABLE")
+"""What the driver says of the GPU itself, whoever's program ran on it."""
 FABRIC = "CUDA_ERROR_SYSTEM_NOT_READY"
 
 
@@ -90,11 +94,15 @@ def judge_burn(said: Sequence[Burned], uuids: Mapping[str, str | None], coverage
         if one.phase == "peers":
             findings += _peers(one, {gpu.said[-1].pci: gpu for gpu in gpus if gpu.said})
             measurements += _peer_measurements(one)
+    for gpu in gpus:
+        for one in (one for one in said if one.phase == "cublas" and one.pci == gpu.said[-1].pci):
+            findings += _cublas(gpu, one)
+            measurements += _cublas_measurements(gpu, one)
     return Judged(tuple(findings), tuple(measurements), coverage, frozenset(gpu.component for gpu in gpus))
 
 
 def _gpu(pci: str, said: Sequence[Burned], uuids: Mapping[str, str | None]) -> _Gpu:
-    own = tuple(one for one in said if one.pci == pci and one.phase != "peers")
+    own = tuple(one for one in said if one.pci == pci and one.phase not in APART)
     uuid = uuids[pci] or next((one.uuid for one in own if one.uuid), None)
     missing = Burned(pci, "together", uuid, failure="crashed", message="nothing was said of it")
     return _Gpu(f"gpu:{uuid or pci}", own or (missing,))
@@ -172,13 +180,13 @@ def _unusable(gpu: _Gpu, result: BurnResult) -> Finding:
 def _missing(gpu: _Gpu) -> Iterator[Finding]:
     results = {result.test for result in gpu.results("together") if result.words and result.rounds}
     lacking = [test for test in REQUIRED if test not in results]
-    last = gpu.said[-1]
-    lacking += [test for test in last.unavailable if test not in MAY_LACK and test not in lacking]
-    if "fp8" not in results and "fp8" not in last.unavailable:
+    unavailable = {test: words for one in gpu.said for test, words in one.unavailable.items()}
+    lacking += [test for test in unavailable if test not in MAY_LACK and test not in lacking]
+    if "fp8" not in results and "fp8" not in unavailable:
         lacking.append("fp8")
     if lacking:
         text = f"{gpu.name} was not tested in full: {', '.join(lacking)}"
-        yield error(ReasonCode.GPU_NOT_LOADED, gpu.component, text, "; ".join(last.unavailable.values()))
+        yield error(ReasonCode.GPU_NOT_LOADED, gpu.component, text, "; ".join(unavailable.values()))
 
 
 def _covered(gpu: _Gpu) -> float:
@@ -254,6 +262,22 @@ def _peers(one: Burned, gpus: Mapping[str, _Gpu]) -> Iterator[Finding]:
         if result.rate < PEER_SHARE * usual:
             text = f"{result.rate:.4g} {result.unit} {way}, {usual:.4g} between the others"
             yield warning(ReasonCode.GPU_SLOW, component, text)
+
+
+def _cublas(gpu: _Gpu, one: Burned) -> Iterator[Finding]:
+    """Whether the extra load ran is told and never held against the GPU, unless the driver names a fault of its."""
+    if one.failure == "cuda" and one.error_name in OF_THE_HARDWARE:
+        yield _failure(gpu, one)
+    elif one.failure:
+        text = f"{gpu.name}: it was not loaded with cuBLAS as well, and is judged without: {one.message}"
+        yield info(CODES.get(one.failure, ReasonCode.TOOL_FAILED), gpu.component, text)
+
+
+def _cublas_measurements(gpu: _Gpu, one: Burned) -> Iterator[Measurement]:
+    """For how long it ran, 0 where it is not installed; and how fast, which has no limit."""
+    yield Measurement("gpu_cublas_load", gpu.component, round(sum(run.seconds for run in one.results), 3), "s")
+    for result in one.results:
+        yield Measurement("gpu_cublas_bf16", gpu.component, round(result.rate, 3), result.unit)
 
 
 def _measure(gpu: _Gpu) -> Iterator[Measurement]:

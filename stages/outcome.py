@@ -116,6 +116,7 @@ class ReasonCode(StrEnum):
     GPU_MEMORY_ERROR = "gpu_memory_error"
     GPU_SLOW = "gpu_slow"
     GPU_NOT_LOADED = "gpu_not_loaded"
+    GPU_DCGM_HEALTH = "gpu_dcgm_health"
     # PSU
     PSU_FAILED = "psu_failed"
     PSU_ABSENT = "psu_absent"

@@ -307,6 +307,12 @@ TEXTS: Mapping[Code, tuple[str, str, str, str]] = {
         "Use an image with the GPU load, then run again.",
         SOFTWARE,
     ),
+    Code.GPU_DCGM_HEALTH: (
+        "NVIDIA's DCGM, which this host runs, reports a health incident of the GPU: a warning beside our own tests.",
+        "The system that it names (PCIe, memory, InfoROM, temperature, driver); now and then DCGM's own mistake.",
+        "Look at the other findings of this GPU and run again; if DCGM repeats it, follow NVIDIA's list of its errors.",
+        OPERATOR,
+    ),
     Code.PSU_FAILED: (
         "A power supply reports a failure, or predicts one.",
         "The power supply is defective.",

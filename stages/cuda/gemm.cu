@@ -39,7 +39,7 @@ __device__ __forceinline__ void tile_of(u32 tile, u32 tiles_m, u32 tiles_n, u32 
 
 extern "C" __global__ void __launch_bounds__(256, 2) gemm_fp32(const float *a, const float *b, float *c, u32 m, u32 n, u32 k)
 {
-    __shared__ float as[2][8][132], bs[2][8][132];
+    __shared__ __align__(16) float as[2][8][132], bs[2][8][132]; /* four are read at a time */
     u32 tile_row, tile_column;
     tile_of(blockIdx.x, m / 128, n / 128, &tile_row, &tile_column);
     const u32 thread = threadIdx.x, tx = thread & 15, ty = thread >> 4;
@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) gemm_fp32(const float *a, c
         }
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) {
-            float va[8], vb[8];
+            __align__(16) float va[8], vb[8];
             *(float4 *)va = *(const float4 *)&as[side][i][ty * 4];
             *(float4 *)(va + 4) = *(const float4 *)&as[side][i][64 + ty * 4];
             *(float4 *)vb = *(const float4 *)&bs[side][i][tx * 4];

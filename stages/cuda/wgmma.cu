@@ -5,6 +5,7 @@
 #define WG_STAGES 4
 #define WG_A (128 * 128) /* bytes */
 #define WG_B (256 * 128)
+#define WG_WARPS 8 /* that multiply */
 #define WAIT_NS 4000000000ull
 
 struct __align__(64) TensorMap { u64 opaque[16]; };
@@ -100,7 +101,7 @@ template <class Type> __device__ __forceinline__ void gemm_wide(
     if (thread == 0) {
         for (u32 i = 0; i < WG_STAGES; ++i) {
             asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&full[i])));
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 2;" ::"r"(shared_address(&empty[i])));
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&empty[i])), "n"(WG_WARPS));
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         asm volatile("fence.proxy.async;" ::: "memory");
@@ -138,7 +139,8 @@ template <class Type> __device__ __forceinline__ void gemm_wide(
         u32 tile_row, tile_column;
         tile_of(tile, tiles_m, tiles_n, &tile_row, &tile_column);
         for (u32 step = 0; step < steps; ++step) {
-            if (!await(shared_address(&full[stage]), phase)) {
+            /* The whole warp goes on, or none of it, and all of it together: wgmma is not for a part of a warp. */
+            if (!__all_sync(FULL, await(shared_address(&full[stage]), phase))) {
                 report->stalled = 1;
                 return;
             }
@@ -156,7 +158,7 @@ template <class Type> __device__ __forceinline__ void gemm_wide(
 #pragma unroll
             for (u32 i = 0; i < 128; ++i)
                 asm volatile("" : "+f"(sum[i >> 2][i & 3])::"memory");
-            if ((thread & 127) == 0)
+            if (lane == 0) /* of each warp: none is taken to be done because another one is */
                 arrive(shared_address(&empty[stage]));
             if (++stage == WG_STAGES) {
                 stage = 0;

@@ -1,4 +1,4 @@
-"""Entries for what the board's tools say: ipmitool, dmidecode, NVML, amd-smi, ethtool, ip."""
+"""Entries for what the board's tools say: ipmitool, dmidecode, NVML, dcgmi, amd-smi, ethtool, ip."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from probes import amd_gpus, bmc, ipmi, links, memory, nvml, psus, routes, smbios
+from probes import amd_gpus, bmc, dcgm, ipmi, links, memory, nvml, psus, routes, smbios
 from probes.counters import Counters
 from probes.json_paths import parsed
 from probes.notes import Notes
 from probes.psus import PsuReading
-from stages import deltas_sel, gpu_case, gpu_judge, psu
+from stages import deltas_sel, gpu_case, gpu_dcgm_judge, gpu_judge, psu
+from stages.outcome import Severity
 from stages.psu_judge import PsuReadings
 from stages.psu_samples import PsuSamples
 from tests.fuzz.mutate import Mutant, Recording
@@ -183,6 +184,19 @@ def _amd_smi(mutant: Mutant) -> str:
     return READ
 
 
+def _dcgm(mutant: Mutant) -> str:
+    """Nothing passes by what DCGM says, and nothing fails."""
+    overall, incidents = dcgm.health_of(parsed(mutant.text))
+    findings = [*gpu_dcgm_judge.judge(dcgm.DcgmHealth(overall, incidents))]
+    assert not [one for one in findings if one.severity is Severity.ERROR]
+    return READ
+
+
+def _dcgm_gpus(mutant: Mutant) -> str:
+    dcgm.gpus_of(mutant.text)
+    return READ
+
+
 def _amdgpu_files(mutant: Mutant) -> str:
     for read in (amd_gpus.counts_of, amd_gpus.bad_pages_of):
         with contextlib.suppress(ValueError):
@@ -221,6 +235,8 @@ def _ip(mutant: Mutant) -> str:
         routing.reaches("eth0", address)
     return READ
 
+
+DCGM = ("probes/dcgm.py", "stages/gpu_dcgm_judge.py")
 
 ENTRIES = (
     Parser(
@@ -263,6 +279,8 @@ ENTRIES = (
     Parser(
         "amd-smi", ("probes/amd_gpus.py",), lambda: recorded("amd-smi"), _amd_smi, (ValueError,), is_json=True, share=2
     ),
+    Parser("dcgmi", DCGM, lambda: recorded("dcgmi", "health"), _dcgm, (ValueError,), is_json=True, share=2),
+    Parser("dcgmi-discovery", DCGM, lambda: recorded("dcgmi", "discovery"), _dcgm_gpus),
     Parser("amdgpu-files", ("probes/amd_gpus.py",), _amdgpu_recordings, _amdgpu_files),
     Parser("ethtool", ("probes/links.py",), lambda: recorded("ethtool"), _ethtool, (links.UnreadableOffer,), share=2),
     Parser("ip", ("probes/routes.py",), _ip_recordings, _ip, (routes.UnreadableRoutes,), is_json=True, share=2),

@@ -40,8 +40,12 @@ async def test_the_page_tells_figures_faults_and_curves(machine: Host, tmp_path:
     assert faulty.said == ()
     assert all(one.right for one in caught.values()), [one for one in caught.values() if not one.right]
     out = tmp_path / "docs" / "gpu.md"
+    out.parent.mkdir()
+    out.write_text(f"It has not run.\n\n{measure.KEPT}\n\nBy sums.\n")
     measure.write(measured, out, "2026-01-01")
     text = out.read_text()
+    assert "It has not run" not in text
+    assert text.endswith(f"\n\n{measure.KEPT}\n\nBy sums.\n")
     assert "on NVIDIA H200, driver 550.90.07" in text
     assert "The verdict of the stage: **pass**" in text
     assert "| gpu_bf16_wgmma | gpu:GPU-00000000-0000-0000-0000-000000000000 | 700 TFLOP/s | 326.4 | ≥ 600" in text

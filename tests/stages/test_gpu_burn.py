@@ -10,52 +10,17 @@ from pathlib import Path
 import pytest
 
 from probes.host import Host
-from stages.gpu_burn import Burned, BurnPlan, Target, burn
+from stages.gpu_burn import BurnPlan
 from stages.gpu_burn_judge import judge_burn
-from stages.outcome import Finding, ReasonCode, Severity
-from tests.support import cuda_driver
+from stages.outcome import ReasonCode, Severity
+from tests.support import burn_rig, cuda_driver
+from tests.support.burn_rig import GPU_0, GPU_1, SECONDS, SILENCE_S, Rig, codes
 from tests.support.detection import detects, spares
-from tests.support.stage_context import Remembering, stage_context
-
-SECONDS = 0.05
-SILENCE_S = 60.0
-
-
-class Rig:
-    """A machine whose CUDA driver plays a script."""
-
-    def __init__(self, host: Host, library: Path, cubins: Path, folder: Path) -> None:
-        self.host, self.library, self.cubins, self.folder = host, library, cubins, folder
-        self.listener = Remembering()
-
-    async def burn(self, *gpus: Mapping[str, str], plan: BurnPlan | None = None, **top: str) -> tuple[Burned, ...]:
-        cuda_driver.script(self.library, *gpus, **top)
-        context, self.listener = stage_context(self.folder / "evidence", self.host)
-        targets = [Target(cuda_driver.pci_of(number), cuda_driver.uuid_of(number)) for number in range(len(gpus))]
-        return await burn(context, targets, plan or self.plan())
-
-    def plan(self, silence_s: float = SILENCE_S, **extra: object) -> BurnPlan:
-        return BurnPlan(SECONDS, silence_s, folders=(str(self.cubins),), extra={"size": 256, **extra})
-
-    async def findings(self, *gpus: Mapping[str, str], plan: BurnPlan | None = None, **top: str) -> list[Finding]:
-        said = await self.burn(*gpus, plan=plan, **top)
-        uuids = {cuda_driver.pci_of(number): cuda_driver.uuid_of(number) for number in range(len(gpus))}
-        return list(judge_burn(said, uuids, 0.9).findings)
 
 
 @pytest.fixture
 def rig(tmp_path: Path, host: Host, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    library = cuda_driver.install(tmp_path / "driver", cuda_driver.built(pytestconfig))
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-    return Rig(host, library, cuda_driver.cubins(pytestconfig), tmp_path)
-
-
-def codes(findings: list[Finding]) -> set[tuple[ReasonCode, str]]:
-    return {(one.reason_code, one.component) for one in findings if one.severity is Severity.ERROR}
-
-
-GPU_0 = f"gpu:{cuda_driver.uuid_of(0)}"
-GPU_1 = f"gpu:{cuda_driver.uuid_of(1)}"
+    return burn_rig.built(tmp_path, host, pytestconfig, monkeypatch)
 
 
 @spares(ReasonCode.GPU_MISCOMPUTE, "stand-in CUDA driver whose H200 computes right")

@@ -44,11 +44,36 @@ def disassembler() -> Path:
     return found[0]
 
 
-def instructions(cubin: Path) -> dict[str, set[str]]:
-    """Of each kernel, the names of the instructions in it."""
+def bodies(cubin: Path) -> dict[str, str]:
+    """Of each kernel, its machine code as text."""
     text = subprocess.run([disassembler(), "-c", cubin], check=True, capture_output=True, text=True).stdout
     parts = re.split(r"\.section\s+\.text\.(\w+),", text)
-    return {name: set(re.findall(r"\b[A-Z][\w.]+", body)) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def instructions(cubin: Path) -> dict[str, set[str]]:
+    """Of each kernel, the names of the instructions in it."""
+    return {name: set(re.findall(r"\b[A-Z][\w.]+", body)) for name, body in bodies(cubin).items()}
+
+
+def test_hoppers_products_keep_their_sums_in_registers_and_wait_once_a_step(pytestconfig: pytest.Config) -> None:
+    """A warp has 232 registers once it has asked for them, the one that fetches 40; the compiler does not hold them to
+    it. Products that it could not leave in flight together it would wait for one by one."""
+    file = gpu_kernels.find("sm_90", [cuda_driver.cubins(pytestconfig)])
+    assert file is not None
+    for kernel, body in bodies(file).items():
+        if kernel.endswith("_wgmma"):
+            multiplying, fetching = body.split("USETMAXREG.DEALLOC")
+            assert max(registers(multiplying)) < 232, kernel
+            assert max(registers(fetching)) < 40, kernel
+            assert len(re.findall(r"\b[HQ]GMMA\.", body)) == 4, kernel
+            assert len(re.findall(r"\bWARPGROUP\.DEPBAR", body)) == 1, kernel
+        if kernel.startswith("gemm_") and kernel != "gemm_fp8":  # which Hopper's other units compute by detours
+            assert not re.search(r"\b(?:LDL|STL)\b", body), f"{kernel} has no room for all in registers"
+
+
+def registers(body: str) -> set[int]:
+    return {int(number) for number in re.findall(r"\bR(\d+)\b", body)}
 
 
 @pytest.mark.slow

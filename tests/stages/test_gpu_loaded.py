@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,21 @@ async def test_a_sound_gpu_that_was_loaded_passes(machine: Machine) -> None:
     assert rates["gpu_copy"].ok
     assert "1 loaded" in outcome.headline
     assert ("temperature", GPU, 38, "C") in listener.samples
+
+
+async def test_cublas_is_used_where_the_site_has_it(machine: Machine) -> None:
+    cuda_driver.cublas(machine.libraries)
+    outcome, _ = await machine.run({}, {})
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.tool_versions["cuBLAS"] == "12.9.1"
+    assert "gpu_cublas_bf16" in {one.name for one in outcome.measurements}
+
+
+async def test_cublas_can_be_left_out(machine: Machine) -> None:
+    cuda_driver.cublas(machine.libraries)
+    outcome, _ = await machine.run({}, {}, replace(QUICK, cublas=False))
+    assert outcome.verdict is Verdict.PASS
+    assert not [one for one in outcome.measurements if "cublas" in one.name]
 
 
 @detects(ReasonCode.GPU_MISCOMPUTE, "stand-in NVML of a sound H200 whose CUDA driver gives one wrong product")

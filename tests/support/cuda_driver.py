@@ -17,6 +17,8 @@ FOLDER = Path(__file__).with_name("cuda")
 SOURCE = FOLDER / "cuda_stand_in.cpp"
 LIBRARY = "libcuda.so.1"
 FLAGS = ("-std=c++17", "-O3", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function")
+CUBLAS_SOURCE = FOLDER / "cublas_stand_in.c"
+CUBLAS = "libcublas.so.12"
 MEMORY = 3 << 20
 """Of a GPU of the stand-in: so little that the products are of 256 and 512 rows."""
 
@@ -32,6 +34,13 @@ def built(config: pytest.Config, source: Path = SOURCE) -> Path:
         subprocess.run(["g++", "-shared", "-fPIC", *FLAGS, *includes, "-o", part, source], check=True)
         part.replace(library)
     return library
+
+
+def cublas(folder: Path, *flags: str, **script: str) -> None:
+    """Put a stand-in of cuBLAS beside the driver's, with what it is to play."""
+    options = ("-O2", "-Wall", "-Wextra", *flags)
+    subprocess.run(["gcc", "-shared", "-fPIC", *options, "-o", folder / CUBLAS, CUBLAS_SOURCE, "-ldl"], check=True)
+    (folder / "cublas.script").write_text("".join(f"{key}={value}\n" for key, value in script.items()))
 
 
 def cubins(config: pytest.Config, architectures: Sequence[str] = ("sm_90",), *, fault: bool = False) -> Path:

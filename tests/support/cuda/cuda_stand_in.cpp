@@ -91,10 +91,13 @@ static Gpu nowhere = {-1, 0, 0, {}, {}};
 static Gpu gpus[16];
 static int shown[16], count;
 static thread_local Gpu *current = nullptr;
+static int sticky = 0;
 
 /* What the script wants of this call: nothing, an error, or the end. */
 static int enter(const char *call, Gpu *gpu = current)
 {
+    if (sticky)
+        return sticky;
     if (!gpu)
         gpu = &nowhere;
     const int after = (int)gpu->figure("after", 1);
@@ -200,6 +203,14 @@ API cuCtxSetCurrent(void *context)
     return SUCCESS;
 }
 API cuCtxEnablePeerAccess(void *, unsigned) { return SUCCESS; }
+
+/* For the stand-in of cuBLAS, which works on the GPU that is current: so many seconds of a sound one, and the error that all
+ * calls give from then on, or 0. */
+extern "C" __attribute__((visibility("default"))) void stand_in_spends(double seconds, int error)
+{
+    current->spend(seconds, 1);
+    sticky = error;
+}
 
 /* NVRTC looks for it wherever it finds a driver, and cannot do without the answer. */
 API cuGetExportTable(const void **, const void *) { return NOT_FOUND; }
