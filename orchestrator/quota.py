@@ -22,6 +22,8 @@ from vetting_agent.wire import LogLine, Sample
 MIB = 2**20
 SAMPLE_BYTES = 96
 """A sample's value, the time it came where it tells none, and the names of its fields."""
+MOST_KNOWN = 50_000
+"""Runs are counted anew that are older than so many."""
 RECOUNT_S = 3600.0
 """Retention makes room again."""
 
@@ -78,6 +80,8 @@ class RunQuota:
         if used is None or (used.full and time.monotonic() - used.counted_at > RECOUNT_S):
             kept = await self.store.kept_bytes(run_id, table)
             used = self._used[table, run_id] = _Used(kept, time.monotonic())
+            if len(self._used) > MOST_KNOWN:
+                del self._used[next(iter(self._used))]
         for number, size in enumerate(sizes):
             if used.size + size > limit:
                 used.full = True

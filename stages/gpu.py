@@ -26,6 +26,8 @@ from stages.stage import Stage, StageContext
 
 MOST_SAMPLES = 600
 """What a long stage is sampled in: what the reader prints has to fit into what is kept of a tool's output."""
+SAMPLES_MORE = 5
+"""Of a further reader, where the load goes on after those that were planned."""
 FAILURES = {
     "hung": ReasonCode.GPU_HUNG,
     "no_library": ReasonCode.GPU_DRIVER_MISSING,
@@ -151,7 +153,7 @@ async def _sampled(context: StageContext, options: Options, reading: Readings) -
     samples: list[NvmlSample] = []
     async with gpu_load.beside(context, plan, [device.address for device in _nvidia(reading)]) as load:
         try:
-            samples += await _sample(context, options, load)
+            await _sample(context, options, load, samples)
             burned = await load.finished()
             if any(one.results for one in burned):  # what the load has left behind
                 samples += await sample_nvml(context.host, limit_s=options.answer_limit_s)
@@ -164,15 +166,16 @@ async def _sampled(context: StageContext, options: Options, reading: Readings) -
         return replace(reading, samples=tuple(samples), targets=load.targets, burned=burned)
 
 
-async def _sample(context: StageContext, options: Options, load: gpu_load.Load) -> list[NvmlSample]:
+async def _sample(context: StageContext, options: Options, load: gpu_load.Load, samples: list[NvmlSample]) -> None:
+    """Adds to `samples` until the load is over, which takes longer the more GPUs there are."""
     taken = 0
 
     def on_sample(sample: NvmlSample) -> None:
         nonlocal taken
         taken += 1
         load.begin(sample)
-        left = options.samples - taken
-        context.progress(taken / options.samples, left * options.every_s)
+        left = max(0, options.samples - taken)
+        context.progress(min(1.0, taken / options.samples), left * options.every_s)
         for gpu in sample.gpus:
             if taken == 1:
                 context.info(f"GPU {gpu.pci}: {gpu.text('name') or 'no name'}, {gpu_case.settings(gpu)}")
@@ -181,13 +184,16 @@ async def _sample(context: StageContext, options: Options, load: gpu_load.Load) 
                 if value is not None:
                     context.sample(name, f"gpu:{gpu.uuid or gpu.pci}", value, unit)
 
-    return await sample_nvml(
-        context.host,
-        samples=options.samples,
-        interval_s=options.every_s,
-        limit_s=options.answer_limit_s,
-        on_sample=on_sample,
-    )
+    count = options.samples
+    while count:
+        samples += await sample_nvml(
+            context.host,
+            samples=count,
+            interval_s=options.every_s,
+            limit_s=options.answer_limit_s,
+            on_sample=on_sample,
+        )
+        count = SAMPLES_MORE if load.goes_on else 0
 
 
 def _sentence(problem: NvmlUnusable) -> str:

@@ -30,6 +30,10 @@ class Load:
             self._context.plan.set(self._plan.planned_s(len(self.targets)))
             self._task = asyncio.ensure_future(burn(self._context, self.targets, self._plan))
 
+    @property
+    def goes_on(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     async def finished(self) -> tuple[Burned, ...]:
         """What the children said, once all is over. Raises what the burn raised."""
         return () if self._task is None else await self._task

@@ -10,7 +10,7 @@ import pytest
 
 from probes.host import Host
 from stages import gpu_kernels
-from stages.gpu import STAGE, Options
+from stages.gpu import SAMPLES_MORE, STAGE, Options
 from stages.outcome import Outcome, ReasonCode, Verdict
 from tests.support import cuda_driver, nvml
 from tests.support.detection import detects, spares
@@ -76,6 +76,16 @@ async def test_a_sound_gpu_that_was_loaded_passes(machine: Machine) -> None:
     assert rates["gpu_copy"].ok
     assert "1 loaded" in outcome.headline
     assert ("temperature", GPU, 38, "C") in listener.samples
+
+
+async def test_health_is_read_until_the_load_is_over(machine: Machine) -> None:
+    """Each GPU alone, and the driver's start in each child, come on top of the time that is planned."""
+    nvml.script(machine.libraries, {"uuid": cuda_driver.uuid_of(0), "name": "NVIDIA H200"})
+    cuda_driver.script(machine.libraries, {})
+    context, _ = stage_context(machine.folder / "evidence", machine.host)
+    reading = await STAGE.run(context, QUICK)
+    after_the_load = 1
+    assert len(reading.samples) >= QUICK.samples + SAMPLES_MORE + after_the_load
 
 
 async def test_cublas_is_used_where_the_site_has_it(machine: Machine) -> None:
