@@ -15,7 +15,7 @@ from starlette.routing import Route
 from orchestrator.acts import Acts
 from orchestrator.clock import now_text
 from orchestrator.directives import described
-from orchestrator.run_record import Run
+from orchestrator.run_record import Directive, Run
 from orchestrator.steps import Ordered, Refusal
 from orchestrator.store import Transaction
 from orchestrator.views import view_of
@@ -59,6 +59,11 @@ class RunActs:
     def _told(self, request: Request, text: str, *, tone: str = "", more: str = "") -> Response:
         return self._pages.render(request, "notice.html", text=text, tone=tone, more=more)
 
+    def _asked(self, request: Request, directive: Directive, *, tone: str = "") -> Response:
+        """It goes away by itself: what becomes of the order is shown beside the run's acts."""
+        text = f"{described(directive)}: asked, not yet acknowledged by the agent"
+        return self._pages.render(request, "notice.html", text=text, tone=tone, passing=True)
+
     async def order(self, request: Request) -> Response:
         run, form = self._run(request), await form_of(request)
         cmd, stage = one_of(form, "cmd"), one_of(form, "stage") or None
@@ -67,14 +72,14 @@ class RunActs:
         directive = await self.acts.order(run.run_id, Ordered(cmd, stage), asker(request))
         if directive.status == "done":
             return self._told(request, f"{described(directive)}: done, no agent is there to be asked", tone="good")
-        return self._told(request, f"{described(directive)}: asked, not yet acknowledged by the agent")
+        return self._asked(request, directive)
 
     async def identify(self, request: Request) -> Response:
         """A lamp on or off; the page shows it lit when the agent has said so."""
         run, form = self._run(request), await form_of(request)
         lamp = IdentifyOrder(target=one_of(form, "target"), on=one_of(form, "on") != "false")
         directive = await self.acts.order(run.run_id, Ordered(IDENTIFY, identify=lamp), asker(request))
-        return self._told(request, f"{described(directive)}: asked, not yet acknowledged by the agent")
+        return self._asked(request, directive)
 
     async def release(self, request: Request) -> Response:
         run = await self.acts.release(self._run(request).run_id, asker(request))
@@ -118,7 +123,7 @@ class RunActs:
 
         wanted = Ordered(RETRY_STAGE, STAGE, wipe=True, serials=serials)
         directive = await self.acts.order(run.run_id, wanted, who, also=turn)
-        return self._told(request, f"{described(directive)}: asked, not yet acknowledged by the agent", tone="doubt")
+        return self._asked(request, directive, tone="doubt")
 
     async def waive(self, request: Request) -> Response:
         run, who, form = self._run(request), asker(request), await form_of(request)

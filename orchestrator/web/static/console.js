@@ -69,5 +69,10 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   // Errors come as fragments made to be shown.
   if (event.detail.xhr.status >= 400) { event.detail.shouldSwap = true; event.detail.isError = false; }
 });
+document.addEventListener("htmx:afterSwap", (event) => {
+  // What became of an order stands in the page itself, which a notice that stayed would contradict.
+  const asked = event.detail.target.querySelector(":scope > [data-passing]");
+  if (asked) setTimeout(() => asked.remove(), 15000);
+});
 setInterval(() => Console.tellAges(), 1000);
 Console.tellAges();

@@ -71,7 +71,7 @@
     beat = now;
     const put = (name, text) => { for (const one of document.querySelectorAll(`[data-beat=${name}]`)) one.textContent = text; };
     for (const one of document.querySelectorAll("[data-beat=seen]")) { one.dataset.ago = now.seen || ""; }
-    put("stage", now.stage || now.activity || "–");
+    put("stage", now.stage || "–");
     put("eta", now.eta === null ? "–" : Console.span(now.eta));
     put("hot", now.hot === null ? "–" : `${now.hot} °C ${now.sensor}`);
     for (const one of document.querySelectorAll("progress[data-beat]")) {

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -76,6 +77,12 @@ def watched(browser: Browser, **how: Any) -> Iterator[BrowserContext]:
     yield context
     context.close()
     assert complaints == []
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """For people to look at, where VETTING_PICTURES names a folder."""
+    if folder := os.environ.get("VETTING_PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def log_in(page: Page, served: Served, name: str, path: str = "/") -> None:

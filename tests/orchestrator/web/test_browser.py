@@ -18,6 +18,7 @@ from tests.orchestrator.web.rig import (
     fill,
     fleet,
     held_on_storage,
+    keep_picture,
     lines,
     log_in,
     logged_in,
@@ -67,6 +68,7 @@ def test_a_live_run_survives_the_servers_death(start: Callable[..., Served], con
     assert agent.post("Inventory", inventory=INVENTORY) == "SMART"
     expect(page.locator(".timeline [aria-current]")).to_contain_text("SMART")
     expect(page.locator(".disk")).to_have_count(3)
+    keep_picture(page, "live")
 
     listen, console = f"127.0.0.1:{served.port}", console_url(served).removeprefix("https://")
     served.kill()
@@ -87,6 +89,18 @@ def test_a_live_run_survives_the_servers_death(start: Callable[..., Served], con
     page.close()
 
 
+def test_word_of_an_order_goes_away_and_what_became_of_it_stays(staffed: Served, context: BrowserContext) -> None:
+    agent = held_on_storage(staffed, "passing-notice")
+    page = opened(context, staffed, "olaf", f"/runs/{agent.run_id}")
+    page.clock.install()
+    page.get_by_role("button", name="Retry", exact=True).click()
+    expect(page.locator("#notices")).to_contain_text("asked, not yet acknowledged")
+    page.clock.run_for(16_000)
+    expect(page.locator("#notices")).to_be_empty()
+    expect(page.locator(".pending")).to_contain_text("asked, not yet acknowledged")
+    page.close()
+
+
 def test_the_wipe_takes_a_tick_and_the_serial_number(staffed: Served, context: BrowserContext) -> None:
     agent = held_on_storage(staffed, "wipe-flow")
     page = opened(context, staffed, "olaf", f"/runs/{agent.run_id}")
@@ -99,6 +113,8 @@ def test_the_wipe_takes_a_tick_and_the_serial_number(staffed: Served, context: B
     panel.locator("[data-typed]").first.fill(SDB)
     expect(go).to_be_disabled()
     panel.locator("[data-typed]").first.fill(SDA)
+    panel.scroll_into_view_if_needed()
+    keep_picture(page, "wipe")
     go.click()
     expect(page.locator(".pending")).to_contain_text("asked, not yet acknowledged by the agent")
     expect(panel).to_have_count(0)
@@ -123,6 +139,7 @@ def test_a_finding_is_waived_in_the_page(staffed: Served, context: BrowserContex
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("disk_slow")
     dialog.get_by_label("Reason").fill("Known slow model, storage team agrees")
+    keep_picture(page, "waive")
     dialog.get_by_role("button", name="Waive").click()
     expect(page.locator(".waiver")).to_contain_text("olaf")
     expect(page.locator(".waiver")).to_contain_text("storage team agrees")
