@@ -196,7 +196,7 @@ def out_of_memory(scene: Scene) -> None:
     scene.boot(Machine(), "CPUStress")
     stressed(scene)
     eats = "import itertools; kept = [bytearray(b'x' * (8 << 20)) for _ in itertools.count()]"
-    scene.sh(f'echo 1000 >/proc/self/oom_score_adj; exec -a hungry python3 -c "{eats}"', check=False)
+    scene.sh(f'echo 1000 >/proc/self/oom_score_adj; exec -a hungry python3 -c "{eats}"', check=False, limit_s=300)
     inject.logged(scene, "Out of memory: Killed process [0-9]+")
     scene.walk()
 

@@ -134,6 +134,7 @@ def network_port_leaves(scene: Scene) -> None:
     more = ("-device", slot, "-netdev", "user,id=leaver,net=10.0.9.0/24,restrict=on", "-device", leaver)
     scene.boot(Machine(qemu=more), "Network", parameters={"Network": {"duration_s": 15.0}})
     scene.until_running("Network")
+    scene.sh("until pgrep -f '[i]perf_child'; do sleep 0.2; done")  # the stage has seen its ports by then
     scene.monitor.qmp("device_del", id="leaver")
     scene.walk()
 

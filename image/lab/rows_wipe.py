@@ -232,14 +232,18 @@ def exchanged_in_storage(scene: Scene) -> None:
 
 
 def _exchange(scene: Scene, file: str, serial: str) -> None:
-    """Another disk in the place of the machine's first one."""
+    """Another disk in the place of the machine's first one.
+
+    While a program has the old one open, the kernel keeps its number: a new one of its serial number is nvme0n2.
+    """
     scene.monitor.qmp("device_del", id="disk0")
-    scene.sh("until ! ls /dev/nvme?n1 2>/dev/null; do sleep 0.2; done", limit_s=150)
+    scene.sh("until ! ls /dev/nvme?n? 2>/dev/null; do sleep 0.2; done", limit_s=150)
     scene.until("the slot is empty", lambda _view: "disk0" not in _devices(scene))
     block = {"driver": "raw", "node-name": "block9", "file": {"driver": "file", "filename": file}}
     scene.monitor.qmp("blockdev-add", **block)
     scene.monitor.qmp("device_add", driver="nvme", id="disk9", drive="block9", serial=serial, bus="slot0")
-    scene.sh("until ls /dev/nvme?n1 2>/dev/null; do sleep 0.2; done", limit_s=150)
+    seen = "for one in $(seq 300); do ls /dev/nvme?n? 2>/dev/null && exit; sleep 0.2; done"
+    scene.sh(f"{seen}; dmesg | grep -i nvme; ls /dev/nvme*; exit 1", limit_s=150)
     told = scene.sh("cat /sys/class/nvme/nvme*/serial").split()
     if told != [serial]:
         raise WrongTurn(f"the guest sees {told}, not {serial}")
