@@ -228,7 +228,7 @@ def _vanished_ports(before: Counters, after: Counters) -> Iterator[Finding]:
     for name, mac in before.nic_macs.items():
         if mac not in there:
             make = warning if name in before.usb_nics else error
-            text = f"{name} was there when this stage began, and was gone when it ended"
+            text = f"{name} was there before this stage, and was gone when it ended"
             yield make(ReasonCode.NET_LINK_DOWN, f"nic:{mac}", text)
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from probes import counters, disk_health
-from probes.smart import Reading
 from probes.tools import ToolError, ToolMissing, ToolUnkillable
-from stages import conclusion, fault_watch
+from stages import conclusion, deltas_between, fault_watch
 from stages.options import BadParameter, parse_options
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.stage import Stage, StageContext
@@ -44,16 +42,17 @@ class StageRun:
         raw_parameters: object,
         context: StageContext,
         before: counters.Counters | None = None,
-        disks: Sequence[Reading] = (),
+        last: counters.Counters | None = None,
         *,
         after_repair: bool = False,
     ) -> None:
-        """before: the counters from which on faults are charged to this execution; None: from its start on.
-        disks: what the disks said of themselves when last they were read, which counts as said at its start.
-        after_repair: disks may have been taken out since; else one that left is charged to this execution."""
+        """before: the counters from which on faults are charged to this execution; None: from where `last` ended.
+        last: the counters when last they were read, at the end of an earlier execution; None: from its start on.
+        after_repair: people have been at the machine since `last`, and may have taken parts out: what came then is
+        charged to nobody, but for what its disks count of themselves."""
         self._before = before
-        self.disks: Sequence[Reading] = disks
-        """The newest word of the disks: after a run to its end, what they said then."""
+        self.last = last
+        """The newest reading: after a run to its end, that of its end."""
         self._after_repair = after_repair
         self._stage = stage
         self._raw = raw_parameters
@@ -87,7 +86,7 @@ class StageRun:
             self._write(conclusion.READINGS, readings)
         after = None if self._interruption.done() else await self._snapshot(before)
         if after is not None:
-            self.disks = after.disks
+            self.last = after
             self._write(conclusion.AFTER, after)
         endings += await self._survivors()
         try:
@@ -109,14 +108,15 @@ class StageRun:
 
     async def _snapshot(self, before: counters.Counters | None = None) -> counters.Counters:
         """The fault counters now; after a stage, of the same disks as `before` it."""
-        host = self._context.host
+        host, last = self._context.host, self.last
         disks = (
             disk_health.again(host, before.disks)
             if before
-            else disk_health.first(host, self.disks, may_have_left=self._after_repair)
+            else disk_health.first(host, last.disks if last else (), may_have_left=self._after_repair)
         )
         now, said = await asyncio.gather(counters.snapshot(host, limit_s=SNAPSHOT_LIMIT_S), disks)
-        return replace(now, disks=said)
+        now = replace(now, disks=said)
+        return now if before or last is None or self._after_repair else deltas_between.going_on(last, now)
 
     async def _supervised(self, options: Any, before: counters.Counters) -> tuple[Any | None, list[Finding]]:
         """The stage's own readings, and what ended it otherwise; no readings without at least one finding."""

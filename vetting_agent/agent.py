@@ -280,7 +280,7 @@ class Agent:
 
     def _control(self, claim: wire.Claim, buffer: SampleBuffer, store: EvidenceStore) -> Control:
         from vetting_agent.control import Control
-        from vetting_agent.execution import Disks, Executor, last_said
+        from vetting_agent.execution import Executor, LastCount, last_count
         from vetting_agent.iperf_slot import Lender
 
         host_name = urlsplit(self._params.orchestrator).hostname or ""
@@ -294,7 +294,7 @@ class Agent:
             board=self._board,
             buffer=buffer,
             book=self._book,
-            disks=Disks(last_said(store)),
+            last=LastCount(last_count(store)),
         )
         return Control(
             claim=claim,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from probes.counters import Counters
 from probes.host import Host
-from probes.smart import Reading
 from stages import conclusion, stage_named, stage_of_state
 from stages.outcome import Finding, Outcome, ReasonCode, error
 from stages.runner import StageRun
@@ -41,11 +40,11 @@ class Executed:
 
 
 @dataclass(slots=True)
-class Disks:
-    """What the disks said of themselves when last they were read: what they gain from then on is charged to the next
-    execution, also what they gained between two."""
+class LastCount:
+    """The fault counters when last they were read: what they gain from then on is charged to the next execution, also
+    what they gained between two."""
 
-    said: Sequence[Reading] = ()
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Executor:
     board: StatusBoard
     buffer: SampleBuffer
     book: LogBook
-    disks: Disks = field(default_factory=Disks)
+    last: LastCount = field(default_factory=LastCount)
 
     def named(self, name: str) -> Stage[Any] | None:
         """The stage of that name."""
@@ -91,9 +90,9 @@ class Executor:
             iperf=self.lender,
             listener=_Listener(name, self.board, self.buffer, self.book),
         )
-        said = self.disks.said
-        stage_run = StageRun(stage, self._parameters(name), context, before, said, after_repair=after_hold)
-        return Execution(name, stage, self.book, stage_run, context, self.disks)
+        last = self.last.counters
+        stage_run = StageRun(stage, self._parameters(name), context, before, last, after_repair=after_hold)
+        return Execution(name, stage, self.book, stage_run, context, self.last)
 
     def undelivered(self, name: str) -> Executed | None:
         """What an agent of this boot found in that stage and did not live to deliver; None: nothing, or it is lost."""
@@ -124,9 +123,9 @@ class Execution:
         book: LogBook,
         stage_run: StageRun | None = None,
         context: StageContext | None = None,
-        disks: Disks | None = None,
+        last: LastCount | None = None,
     ) -> None:
-        self._disks = disks
+        self._last = last
         self.name = name
         self._stage = stage
         self._book = book
@@ -175,8 +174,8 @@ class Execution:
                 await asyncio.wait({task}, timeout=INTERRUPT_WAIT_S)
             if task.done():
                 outcome = task.result()
-                if self._disks is not None:
-                    self._disks.said = stage_run.disks
+                if self._last is not None:
+                    self._last.counters = stage_run.last
                 return outcome
             assert self._reason is not None
             return Outcome(self._reason.message, (self._reason,))
@@ -220,11 +219,10 @@ def counters_before(folder: Path | None) -> Counters | None:
     return None if folder is None else _counters_in(folder / conclusion.BEFORE)
 
 
-def last_said(store: EvidenceStore) -> Sequence[Reading]:
-    """What the disks said at the end of the last stage that an agent of this boot brought there."""
+def last_count(store: EvidenceStore) -> Counters | None:
+    """The fault counters at the end of the last stage that an agent of this boot brought there."""
     path = store.last_with(conclusion.AFTER)
-    counters = _counters_in(path) if path is not None else None
-    return () if counters is None else counters.disks
+    return None if path is None else _counters_in(path)
 
 
 def _counters_in(path: Path) -> Counters | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ async def through(
     machine: Machine,
     evidence: Path,
     bits: int | None,
-    said_before: Sequence[Reading] = (),
+    last: Counters | None = None,
     *,
     after_repair: bool = False,
 ) -> StageRun:
@@ -163,7 +163,7 @@ async def through(
         return Outcome("all is well")
 
     context, _ = stage_context(evidence, machine.host)
-    stage_run = StageRun(stage(run), None, context, disks=said_before, after_repair=after_repair)
+    stage_run = StageRun(stage(run), None, context, last=last, after_repair=after_repair)
     await stage_run.run()
     return stage_run
 
@@ -178,10 +178,10 @@ def outcome_in(evidence: Path) -> list[str]:
 async def test_a_disk_that_begins_to_fail_in_any_stage_fails_it(machine: Machine, tmp_path: Path) -> None:
     first = await through(machine, tmp_path / "1", 8)
     assert outcome_in(tmp_path / "1") == ["nvme_critical_warning"]
-    second = await through(machine, tmp_path / "2", 8, first.disks)
+    second = await through(machine, tmp_path / "2", 8, first.last)
     assert outcome_in(tmp_path / "2") == [], "it was charged to the stage before"
     machine.warns(8 | 4)  # between two stages, when nobody looks
-    await through(machine, tmp_path / "3", 8 | 4, second.disks)
+    await through(machine, tmp_path / "3", 8 | 4, second.last)
     assert outcome_in(tmp_path / "3") == ["nvme_critical_warning"]
 
 
@@ -190,14 +190,15 @@ async def test_a_disk_that_begins_to_fail_in_any_stage_fails_it(machine: Machine
 async def test_a_disk_that_leaves_between_two_stages_is_missed_by_the_next(machine: Machine, tmp_path: Path) -> None:
     first = await through(machine, tmp_path / "1", 0)
     machine.loses_its_disk()
-    second = await through(machine, tmp_path / "2", None, first.disks)
+    second = await through(machine, tmp_path / "2", None, first.last)
     assert outcome_in(tmp_path / "2") == ["disk_lost"]
-    await through(machine, tmp_path / "3", None, second.disks)
+    await through(machine, tmp_path / "3", None, second.last)
     assert outcome_in(tmp_path / "3") == [], "it was charged to the stage before"
-    await through(machine, tmp_path / "4", None, first.disks, after_repair=True)
+    await through(machine, tmp_path / "4", None, first.last, after_repair=True)
     assert outcome_in(tmp_path / "4") == [], "whoever repairs a machine may take a disk out"
-    stick = [replace(one, target=replace(one.target, transport="usb")) for one in first.disks]
-    await through(machine, tmp_path / "5", None, stick)
+    assert first.last is not None
+    stick = tuple(replace(one, target=replace(one.target, transport="usb")) for one in first.last.disks)
+    await through(machine, tmp_path / "5", None, replace(first.last, disks=stick))
     assert outcome_in(tmp_path / "5") == []
 
 
