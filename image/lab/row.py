@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,12 +46,13 @@ class Row:
     """The fault is a program that lies, since no virtual machine can be broken in this way."""
     in_ci: bool = False
     limit_s: float = 900.0
+    version: str = field(init=False)
+    """Changes with the row's own story and its expectation; a result of another version does not count."""
 
-    @property
-    def version(self) -> str:
-        """Changes with the row's own story and its expectation; a result of another version does not count."""
+    def __post_init__(self) -> None:
+        # At once: the file that the story is read from may be edited while the lab plays.
         text = f"{inspect.getsource(self.tell)}{self.expect}{self.fault}"
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        object.__setattr__(self, "version", hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
 PASSES = Expect("Completed")
