@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
@@ -324,10 +325,12 @@ def test_a_huge_question_and_a_strange_host_header(served: Served, loader: httpx
     response = loader.get("/boot.ipxe", headers={"Host": "x/${evil}"})
     assert response.status_code in {400, 422}
     host, port = place.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=10) as raw, contextlib.suppress(OSError):
         raw.sendall(b"GET /boot.ipxe?" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-        raw.shutdown(socket.SHUT_WR)
-        assert b"200 OK" not in raw.recv(65536)
+        raw.shutdown(socket.SHUT_WR)  # the server may have hung up before all of it was said
+        answer = raw.recv(65536)
+    assert b"200 OK" not in answer
     assert loader.get("/").status_code == 200
 
 
