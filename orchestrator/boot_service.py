@@ -15,6 +15,7 @@ from orchestrator.clock import now_text, seconds_between
 from orchestrator.host_record import ACCEPT, QUEUE, HostRecord, MacOwner, Waiting
 from orchestrator.host_service import HostService
 from orchestrator.images import ImageFolder
+from orchestrator.keeping import keep_event
 from orchestrator.run_creation import RunRequest
 from orchestrator.run_record import Run
 from orchestrator.steps import Refusal
@@ -71,7 +72,7 @@ class BootService:
             one.text == note.text and seconds_between(one.ts, note.ts) < FORGOTTEN_S
             for one in await self.service.store.events(run.run_id, 20)
         ):
-            await self.service.store.write(lambda transaction: transaction.add_event(run.run_id, note))
+            await self.service.store.write(lambda transaction: keep_event(transaction, run.run_id, note))
         return script
 
     def _wait(self, why: str, mac: str, base: str) -> str:

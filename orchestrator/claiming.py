@@ -12,7 +12,7 @@ from orchestrator.boot_tokens import rotated
 from orchestrator.callers import Caller, claimable, refuse_when_over
 from orchestrator.clock import now_text
 from orchestrator.identifiers import check_identifier, given_mac
-from orchestrator.keeping import keep
+from orchestrator.keeping import keep, keep_event
 from orchestrator.pacing import paced
 from orchestrator.run_record import Run
 from orchestrator.runs import transition
@@ -64,7 +64,7 @@ async def _note_stray_claim(store: Store, run_id: int, event: Claimed, refusal: 
     text = f"refused a claim by {event.mac} at {event.ip[:64]}: {refusal.message}"
     note = EventView(ts=now_text(), kind="claim", text=text)
     if not any(one.text == text for one in await store.events(run_id, STRAY_EVENTS)):
-        await store.write(lambda transaction: transaction.add_event(run_id, note))
+        await store.write(lambda transaction: keep_event(transaction, run_id, note))
 
 
 def claim_reply(run: Run, token: str | None, iperf_port: int | None) -> Claim:

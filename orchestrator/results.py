@@ -48,6 +48,8 @@ from vetting_agent.wire import (
 MAX_COMPONENT_CHANGES = 3
 """A part that comes and goes would lead to InventoryCheck for ever; after so many times a person must look."""
 MAX_ANSWERS = 1000
+MAX_IGNORED = 100
+"""Results that nobody waits for are kept for people to look at; a host that posts them for ever fills no disk."""
 HARMLESS = frozenset({Severity.WARNING.value, Severity.INFO.value})
 
 
@@ -79,9 +81,18 @@ def post_result(run: Run, event: ResultPosted, now: str) -> Step:
     if run.instance_id is None:
         raise Refusal(409, "not_claimed", f"Run {run.run_id} has not been claimed")
     if event.request.stage != run.awaited_stage:
-        text = f"a result for {event.request.stage} was ignored: the run stands at {run.state}"
-        return _answered(Step(run, (Note("result", text),)), event)
+        return _ignored(run, event)
     return _answered(_accept(run, event, now), event)
+
+
+def _ignored(run: Run, event: ResultPosted) -> Step:
+    if run.ignored_results >= MAX_IGNORED:
+        return Step(run, next_state=run.state, repeated=True)
+    text = f"a result for {event.request.stage} was ignored: the run stands at {run.state}"
+    if run.ignored_results == MAX_IGNORED - 1:
+        text += "; it is the last of such results that is kept"
+    counted = replace(run, ignored_results=run.ignored_results + 1)
+    return _answered(Step(counted, (Note("result", text),)), event)
 
 
 def _answered(step: Step, event: ResultPosted) -> Step:

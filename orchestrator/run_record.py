@@ -157,6 +157,8 @@ class Run(Record, frozen=True, kw_only=True):
     spec_diff: list[str] = []
     answers: dict[str, str] = {}
     """The next_state that each result_id was answered with."""
+    ignored_results: int = 0
+    """Results that the run did not wait for."""
     directives: tuple[Directive, ...] = ()
     hold_ip: str | None = None
     hold_expires_at: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,11 @@ class _Transaction:
     def add_event(self, run_id: int, event: EventView) -> None:
         row = (run_id, event.ts, event.kind, event.text)
         self._execute("INSERT INTO events (run_id, ts, kind, text) VALUES (?, ?, ?, ?)", row)
+
+    def count_events(self, run_id: int, kinds: Collection[str]) -> int:
+        marks = ", ".join("?" * len(kinds))
+        query = f"SELECT count(*) FROM events WHERE run_id = ? AND kind IN ({marks})"  # noqa: S608  # question marks
+        return int(self._execute(query, (run_id, *kinds)).fetchone()[0])
 
     def add_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
         LOG.run(self._connection, _log_values(run_id, instance_id, lines))

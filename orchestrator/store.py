@@ -7,7 +7,7 @@ answer is given out only when what it wrote is on the disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from orchestrator.outbox import Outbox, OutboxWriter
@@ -116,6 +116,10 @@ class Transaction(Protocol):
     def put_result(self, run_id: int, result_id: str, request: ResultRequest, received_at: str) -> None: ...
 
     def add_event(self, run_id: int, event: EventView) -> None: ...
+
+    def count_events(self, run_id: int, kinds: Collection[str]) -> int:
+        """How many of these kinds the run's history has."""
+        ...
 
     def add_log_lines(self, run_id: int, instance_id: str, lines: Sequence[LogLine]) -> None:
         """Keep lines; one whose (instance_id, seq) is there already is dropped."""

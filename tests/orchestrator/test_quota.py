@@ -1,4 +1,4 @@
-"""A run's log lines and samples are bounded: what is over the quota is acknowledged, dropped and counted, aloud."""
+"""What a host leaves is bounded: log lines, samples, history, results that nobody waits for. What is over is said."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.agent_service import AgentService
 from orchestrator.callers import Caller
 from orchestrator.evidence import EvidenceFolder
+from orchestrator.keeping import FULL, MOST_OF_HOSTS, OF_HOSTS
 from orchestrator.quota import Quotas
+from orchestrator.results import MAX_IGNORED
 from orchestrator.run_record import Run
 from orchestrator.sqlite_store import SqliteStore
-from orchestrator.store import ROW_BYTES
+from orchestrator.steps import Ordered
+from orchestrator.store import ROW_BYTES, Transaction
 from orchestrator.views import view_of
-from tests.orchestrator.making import START
-from tests.orchestrator.served import Agent, Served
+from tests.orchestrator.making import START, result
+from tests.orchestrator.served import MAC, Agent, Served
 from tests.orchestrator.web.rig import add_user, logged_in
-from vetting_agent.wire import LogLine, LogRequest, Sample, SensorRequest
+from vetting_agent.run_view import EventView
+from vetting_agent.wire import ClaimRequest, LogLine, LogRequest, Sample, SensorRequest
 
 Start = Callable[..., Served]
 TEXT = "x" * 1000
@@ -44,6 +49,18 @@ class Host:
         run = self.store.find_run(run_id)
         assert run is not None
         await getattr(self.service, verb)(Caller(run, "one"), request)
+
+    async def claims(self, instance: str) -> None:
+        run = self.store.find_run(1)
+        assert run is not None
+        request = ClaimRequest(ip="10.0.0.1", mac=MAC, instance_id=instance, agent_version="1", kernel_boot_id="one")
+        await self.service.claim(Caller(run, instance), request)
+
+    async def posts(self, stage: str, result_id: str) -> str:
+        run = self.store.find_run(1)
+        assert run is not None
+        request = msgspec.structs.replace(result(stage), result_id=result_id)
+        return (await self.service.result(Caller(run, "one"), request)).next_state
 
     async def seqs(self) -> list[int | None]:
         return [line.seq for line in await self.store.logs(1, 0, 1000)]
@@ -109,6 +126,45 @@ async def test_the_quota_counts_on_over_a_restart(tmp_path: Path) -> None:
     view = await view_of(again.store, again.store.runs()[0])
     assert (view.log_lines_over_quota, [event.kind for event in view.events]) == (14, ["quota"])
     await again.store.close()
+
+
+async def test_a_host_that_claims_without_end_does_not_fill_the_history(tmp_path: Path) -> None:
+    host = await host_in(tmp_path)
+    claim = EventView(ts=START, kind="claim", text="claimed by a new agent")
+
+    def fill(transaction: Transaction) -> None:
+        for _ in range(MOST_OF_HOSTS - 3):
+            transaction.add_event(1, claim)
+
+    await host.store.write(fill)
+    for number in range(6):
+        await host.claims(f"agent-{number}")
+    await host.service.apply(1, Ordered("abort"))
+    events = await host.store.events(1, 2 * MOST_OF_HOSTS)
+    kinds = [one.kind for one in events]
+    assert sum(kind in OF_HOSTS for kind in kinds) == MOST_OF_HOSTS
+    assert kinds.count("quota") == 1
+    assert [one.text for one in events if one.kind == "quota"] == [FULL]
+    assert kinds[-1] == "directive", "what people do is kept"
+    run = host.store.find_run(1)
+    assert run is not None
+    assert run.instance_id == "agent-5", "the claim itself counts as ever"
+    await host.store.close()
+
+
+async def test_results_that_nobody_waits_for_do_not_fill_the_disk(tmp_path: Path) -> None:
+    host = await host_in(tmp_path)
+    ids = [f"stray-{number}" for number in range(MAX_IGNORED + 20)]
+    for one in ids:
+        assert await host.posts("SMART", one) == "InventoryCheck", "each is answered"
+    kept = [one for one in ids if await host.store.result(1, one) is not None]
+    assert kept == ids[:MAX_IGNORED]
+    events = await host.store.events(1, 1000)
+    assert len(events) == MAX_IGNORED
+    assert "the last of such results that is kept" in events[-1].text
+    assert await host.posts("Inventory", "right") != "InventoryCheck", "the right one is taken as ever"
+    assert await host.store.result(1, "right") is not None
+    await host.store.close()
 
 
 def test_a_host_that_never_stops_talking_is_dropped_at_its_quota(start: Start, capsys: Any) -> None:
