@@ -4,6 +4,7 @@
 PYTHON ?=
 VET_ARGS ?= --profile quick
 TEST_ARGS ?=
+TEST_JOBS ?= 2
 FUZZ_ARGS ?=
 BOOT_ARGS ?=
 LAB_ARGS ?= --write docs/lab.md
@@ -23,6 +24,7 @@ help: ## List these targets.
 	@echo "  BOOT_ARGS passes flags to boot: make boot BOOT_ARGS='--firmware uefi --memory 768'"
 	@echo "  LAB_ARGS passes flags and names of rows to the lab: make lab LAB_ARGS='nvme-*'; --list prints the rows"
 	@echo "  CHAOS_ARGS passes flags and names of rows to chaos: make chaos CHAOS_ARGS='clock-*'; --list prints the rows"
+	@echo "  TEST_ARGS passes flags to pytest, TEST_JOBS says how many files are tested at a time: make test TEST_JOBS=0"
 	@echo "  VET_ARGS passes flags to vet: make vet VET_ARGS='--profile standard --stages SMART,Storage'"
 	@echo "  FUZZ_ARGS names parsers; VETTING_FUZZ_CASES and VETTING_FUZZ_SEED say how many cases and which,"
 	@echo "    VETTING_FUZZ_JOBS how many processes: make fuzz FUZZ_ARGS=fio"
@@ -39,7 +41,7 @@ vet: setup ## Vet this machine, non-destructively, and write a report; a verdict
 	@exec $(VENV_PYTHON) -m vetting_agent vet --exit-zero $(VET_ARGS)
 
 test: setup-test ## Run the whole test suite.
-	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest $(TEST_ARGS)
+	@PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest -n $(TEST_JOBS) --dist loadfile $(TEST_ARGS)
 
 check: setup-test ## Lint, formatting and types.
 	@$(VENV_PYTHON) -m ruff check .

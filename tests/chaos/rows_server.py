@@ -311,7 +311,8 @@ def answers_404_of_a_proxy(scene: Scene) -> None:
 
 
 @ANSWERS.row(
-    "the proxy's 404 page goes on for more than a minute: the agent gives up; repair: it is started again",
+    "the proxy's 404 page goes on for more than a minute, and the stage ends meanwhile: the agent gives up; repair:"
+    " it is started again",
     hop="run",
     signal=INTERCEPTED,
     says=("agent", r"run_not_found: .* for \d+ s, though not in the orchestrator's own words"),
@@ -323,10 +324,10 @@ def answers_404_for_good(scene: Scene) -> None:
     first = scene.under_way(url=relay.url)
     scene.broken()
     relay.order(fault="404")
+    scene.go_on()  # a smartctl that lasts as long as the agent's patience would be called hung
     scene.seen()
     assert first.wait(60) == 3
     assert not first.descendants()
-    scene.go_on()
     relay.order()
     scene.agent(url=relay.url)
     scene.repaired()

@@ -310,6 +310,7 @@ def test_evidence_is_kept_once_and_comes_back_as_it_was(served: Served, agent: A
         ("evidence/..%2F..%2Fetc?result_id=r1", _tar(), None, "no_such_path"),
         ("evidence/SMART?result_id=r1", b"\x1f\x8b" + bytes(16 * 2**20), None, "too_large"),
     ],
+    ids=["other sum", "no sum", "no gzip", "path", "no result", "no such stage", "encoded path", "too large"],
 )
 def test_evidence_that_is_not_right_is_refused(
     served: Served, agent: Agent, path: str, content: bytes, digest: str | None, code: str
