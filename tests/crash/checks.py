@@ -116,6 +116,7 @@ def of_lines(lines: Sequence[Line], exchanges: Iterable[Exchange]) -> Iterator[s
 
 def of_sayings(lines: Sequence[Line], sayings: Sequence[Sequence[str]], ended_well: bool) -> Iterator[str]:
     """The log is what the agents said, from the first word on; all of it where the last one ended well."""
+    sayings = [[*_for_the_log(said)] for said in sayings]
     said_by_start = {said[0].split(" ")[0]: said for said in sayings if said}
     by_instance: dict[str, list[Line]] = {}
     for line in lines:
@@ -136,6 +137,16 @@ def of_sayings(lines: Sequence[Line], sayings: Sequence[Sequence[str]], ended_we
         unsent = [one for one in sayings[-1][kept:] if not any(word in one for word in LAST_WORDS)]
         if unsent:
             yield f"the agent that ended well kept {len(unsent)} lines to itself: {unsent[0]!r}"
+
+
+def _for_the_log(said: Sequence[str]) -> Iterator[str]:
+    """Without the tables of preflights: these are for a person at the machine, and the log gets the line below them."""
+    is_table = False
+    for line in said:
+        text = " ".join(line.split(maxsplit=2)[2:])
+        is_table = text.startswith("Preflight of the agent") or (is_table and not text.startswith("preflight: "))
+        if not is_table:
+            yield line
 
 
 def of_evidence(

@@ -106,6 +106,14 @@ def test_lines_that_are_missing_doubled_disordered_or_forgotten_are_found() -> N
     assert [*checks.of_lines([*lines(1), announced], [])] == []
 
 
+def test_the_table_of_a_preflight_is_for_who_stands_there_and_not_for_the_log() -> None:
+    table = ["t2 warn  Preflight of the agent, run 1", "t2 warn    hello  FAILED", "t2 warn  ", "t2 warn  Signal  x"]
+    said = [["t1 info  text", *table, "t2 warn  preflight: hello: x", "t3 info  text"]]
+    kept = [*lines(1), *lines(2, text="preflight: hello: x"), *lines(3)]
+    assert [*checks.of_sayings(kept, said, True)] == []
+    assert "said" in next(checks.of_sayings(lines(1, 2, 3), said, False)), "the line below it is"
+
+
 def test_a_log_that_is_not_what_was_said_is_found() -> None:
     said = [["t1 info  text", "t2 info  text", "t3 info  text"]]
     assert [*checks.of_sayings(lines(1, 2, 3), said, True)] == []
