@@ -149,7 +149,7 @@ def too_hot_under_load(scene: Scene) -> None:
 def microcode_differs(scene: Scene) -> None:
     other = f"{MCE_CPU}-x86_64-cpu,socket-id=0,core-id=2,thread-id=0,ucode-rev=0x200000000"
     machine = Machine(cpu_model=MCE_CPU, qemu=("-smp", "cpus=2,maxcpus=3,sockets=1,cores=3", "-device", other))
-    scene.boot(machine, "CPUStress")
+    scene.boot(machine, "CPUStress", parameters=LONG)
     scene.walk()
 
 

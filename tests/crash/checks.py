@@ -25,6 +25,8 @@ DROPPED = re.compile(r"(\d+) log lines were dropped, \d+ in all")
 STAYED = re.compile(r"the evidence of (\w+) was not sent and stays")
 LAST_WORDS = ("powering off", "the power-off", "systemctl", "heartbeat")
 """What an agent says after its log was sent for the last time."""
+NEVER_IN = ("run_over: hello was answered", "run_over: claim was answered")
+"""What it says when its claim comes too late: it has nobody to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def of_sayings(lines: Sequence[Line], sayings: Sequence[Sequence[str]], ended_we
             if not (spoken.startswith(line.ts) and spoken.endswith(line.text)):
                 yield f"{instance}: line {line.seq} is {line.text!r}, and the agent said {spoken!r}"
                 break
-    if ended_well and sayings and sayings[-1]:
+    if ended_well and sayings and sayings[-1] and not any(word in one for one in sayings[-1] for word in NEVER_IN):
         last = [line for line in lines if line.ts == sayings[-1][0].split(" ")[0] and line.seq == 1]
         kept = max((line.seq for line in lines if last and line.instance == last[0].instance), default=0)
         unsent = [one for one in sayings[-1][kept:] if not any(word in one for word in LAST_WORDS)]

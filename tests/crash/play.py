@@ -82,7 +82,9 @@ class Play:
     left: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     over: threading.Event = field(default_factory=threading.Event)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    server_lock: threading.Lock = field(default_factory=threading.Lock)
+    agent_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Taken after the server's, where both are."""
     threads: list[threading.Thread] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -109,17 +111,28 @@ class Play:
         timer.start()
 
     def _kill(self, kill: Kill) -> None:
-        with self.lock:
-            if self.over.is_set():
+        """An agent's moment does not wait for an orchestrator that is being started: by then its load may be over."""
+        if kill.victim == AGENT:
+            with self.agent_lock:
+                if self._may(kill):
+                    self._kill_agent()
+            return
+        with self.server_lock:
+            if not self._may(kill):
                 return
-            self.note(f"kill {kill}")
-            self.done.append(kill)
             if kill.victim != ORCHESTRATOR:
-                self._kill_agent()
-            if kill.victim != AGENT:
-                self.orchestrator.kill()
-                self.orchestrator.start()
-                self.note("orchestrator is back")
+                with self.agent_lock:
+                    self._kill_agent()
+            self.orchestrator.kill()
+            self.orchestrator.start()
+            self.note("orchestrator is back")
+
+    def _may(self, kill: Kill) -> bool:
+        if self.over.is_set():
+            return False
+        self.note(f"kill {kill}")
+        self.done.append(kill)
+        return True
 
     def _kill_agent(self) -> None:
         process = self.agent.process
@@ -146,7 +159,7 @@ class Play:
     def keep_agent(self) -> None:
         """Start the agent again for as long as its unit would. A fault of this thread is noted."""
         while not self.over.is_set():
-            with self.lock:
+            with self.agent_lock:
                 self.agent.start()
             self.note(f"agent {self.agent.starts} starts")
             self.moment(START, self.agent.starts, AFTER)

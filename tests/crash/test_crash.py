@@ -121,6 +121,11 @@ def test_a_log_that_is_not_what_was_said_is_found() -> None:
     assert "to itself" in next(checks.of_sayings(lines(1, 2), said, True))
     assert "said" in next(checks.of_sayings([*lines(1), *lines(2, text="other")], said, False))
     assert "nobody" in next(checks.of_sayings(lines(2), said, False))
+    late = [
+        *said,
+        ["t4 info  text", "t4 info  run_over: hello was answered with HTTP 410: run_over: Run 1 is Cancelled"],
+    ]
+    assert [*checks.of_sayings(lines(1, 2, 3), late, True)] == []
 
 
 def test_results_and_answers_that_do_not_fit_are_found() -> None:

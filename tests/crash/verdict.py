@@ -47,7 +47,7 @@ def played(plan: Plan, folder: Path, serve: Callable[[Path], Orchestrator] = Orc
         try:
             play.operate()
             play.over.set()
-            with play.lock:  # a kill that is at work is waited for
+            with play.server_lock, play.agent_lock:  # a kill that is at work is waited for
                 view = wait_for(play.view, "the orchestrator", 120)
         except (PlayFailed, AssertionError) as problem:
             complaints.append(str(problem))
