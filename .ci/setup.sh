@@ -16,7 +16,7 @@ vet_tools="smartctl=smartmontools stress-ng=stress-ng stressapptest=stressapptes
     nvme=nvme-cli ipmitool=ipmitool ethtool=ethtool lspci=pciutils dmidecode=dmidecode lsblk=util-linux
     unshare=util-linux setpriv=util-linux wipefs=util-linux ip=iproute2 sg_persist=sg3-utils"
 test_tools="chromium=chromium gcc=gcc g++=g++ sshd=openssh-server ssh=openssh-client ssh-keygen=openssh-client nft=nftables
-    openssl=openssl losetup=mount cpio=cpio ipmi_sim=openipmi dnsmasq=dnsmasq-base dhcpd=isc-dhcp-server
+    openssl=openssl mkfs.ext4=e2fsprogs mkfs.vfat=dosfstools losetup=mount cpio=cpio ipmi_sim=openipmi dnsmasq=dnsmasq-base dhcpd=isc-dhcp-server
     kea-dhcp4=kea-dhcp4-server grub-script-check=grub-common ledctl=ledmon"
 image_tools="mmdebstrap=mmdebstrap mksquashfs=squashfs-tools unsquashfs=squashfs-tools depmod=kmod cpio=cpio xz=xz-utils
     git=git mkfs.vfat=dosfstools mkfs.ext4=e2fsprogs cryptsetup=cryptsetup-bin pvcreate=lvm2

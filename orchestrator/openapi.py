@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +90,17 @@ def _schemas() -> dict[str, Any]:
     }
     ordered = sorted(types, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template=REFERENCE)
+    for component in components.values():
+        dedent(component)
     for (name, field), schema in SENT.items():
         components[name]["properties"][field] = schema
     return dict(sorted(components.items()))
+
+
+def dedent(component: dict[str, Any]) -> None:
+    """Its text as Python 3.13 keeps docstrings; those before keep the source's indentation in them."""
+    if "description" in component:
+        component["description"] = inspect.cleandoc(component["description"])
 
 
 def _operation(one: Operation) -> dict[str, Any]:

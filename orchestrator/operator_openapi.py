@@ -15,7 +15,7 @@ import msgspec
 from orchestrator import host_messages as hosts
 from orchestrator import operator_messages as messages
 from orchestrator.host_record import HostRecord, ProfileVersion, UnknownHosts, Waiting
-from orchestrator.openapi import REFERENCE
+from orchestrator.openapi import REFERENCE, dedent
 from orchestrator.peers import Baseline
 from orchestrator.run_creation import RunRequest
 from orchestrator.store import AuditEntry, EvidenceRecord, HoldKey
@@ -150,6 +150,8 @@ def _components() -> dict[str, Any]:
     kinds = [kind for one in OPERATIONS for kind in (one.request, *_each(one.reply)) if kind is not None]
     types = [kind for kind in kinds if not isinstance(kind, str)]
     _, components = msgspec.json.schema_components([*types, ErrorEnvelope], ref_template=REFERENCE)
+    for component in components.values():
+        dedent(component)
     return dict(sorted(components.items()))
 
 

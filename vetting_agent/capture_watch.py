@@ -33,6 +33,7 @@ class Watch:
 
             def iterdir(self) -> Any:
                 listed.add(str(self))
+                touched.add(str(self))  # from Python 3.13 on, the kernel gets it from elsewhere
                 return (entry for entry in super(WatchedPath, self).iterdir() if entry.name != EMPTY)
 
         return WatchedPath(folder)

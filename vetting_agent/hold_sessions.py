@@ -64,8 +64,22 @@ async def close_sessions(host: Host, fingerprint: str, since_s: float) -> int:
         return 0
     logins = parse_logins(await _log_lines(host, time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_s)))
     doomed = [process for process in candidates if not _is_foreign(process, logins, fingerprint)]
+    sessions = _sessions(doomed)
     await _end(doomed)
-    return len(doomed)
+    return sessions
+
+
+def _sessions(servers: list[psutil.Process]) -> int:
+    """How many sessions they are: from OpenSSH 9.8 on, one may have a monitor and a process below it."""
+    pids = {process.pid for process in servers}
+    return sum(_parent_of(process) not in pids for process in servers)
+
+
+def _parent_of(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
 
 
 def _servers() -> list[psutil.Process]:

@@ -64,12 +64,31 @@ def md(file: Path) -> None:
 
 
 def zfs(file: Path) -> None:
-    """A vdev: four labels of 256 KiB, two at either end, each with its ring of uberblocks in its second half."""
+    """A vdev: four labels of 256 KiB, two at either end."""
     size = file.stat().st_size // (256 * KIB) * 256 * KIB
     for label in (0, 256 * KIB, size - 512 * KIB, size - 256 * KIB):
-        for at in range(128 * KIB, 256 * KIB, KIB):
-            uberblock = struct.pack("<5Q", 0x00BAB10C, 5000, 4, 0x1234, 1700000000)
-            _write(file, label + at, uberblock)
+        _write(file, label, zfs_label())
+
+
+def zfs_label() -> bytes:
+    """What libblkid looks for: a list of names and values (XDR) at 16 KiB; in older versions the ring of uberblocks."""
+    numbers = {"version": 5000, "state": 0, "txg": 4, "pool_guid": 0x5001, "top_guid": 0x5002, "guid": 0x5002}
+    pairs = [_pair("name", 9, _xdr("tank"))]
+    pairs += [_pair(name, 8, struct.pack(">Q", number)) for name, number in numbers.items()]
+    pool = bytes([1, 1, 0, 0]) + struct.pack(">II", 0, 1) + b"".join(pairs) + bytes(8)
+    uberblock = struct.pack("<5Q", 0x00BAB10C, 5000, 4, 0x1234, 1700000000)
+    return bytes(16 * KIB) + pool.ljust(112 * KIB, b"\0") + uberblock.ljust(KIB, b"\0") * 128
+
+
+def _pair(name: str, kind: int, value: bytes) -> bytes:
+    """One value of a list: its size, its size in memory, its name, its type, how many there are."""
+    body = _xdr(name) + struct.pack(">II", kind, 1) + value
+    return struct.pack(">II", len(body) + 8, len(body) + 8) + body
+
+
+def _xdr(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack(">I", len(raw)) + raw + bytes(-len(raw) % 4)
 
 
 KINDS: Mapping[str, tuple[Callable[[Path], None], str]] = {

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from image.lab.contents import zfs_label
 from probes import blank
 from probes.host import Host
 from stages.wipe_guard import Allowed, Refused, decide
@@ -56,14 +57,13 @@ def made(name: str, pieces: Mapping[int, bytes]) -> Image:
     return Image(SIZE, pieces, frozenset({name}))
 
 
-UBERBLOCK = struct.pack("<QQQQQ", 0x00BAB10C, 5000, 1, 2, 3)
 MD_1_2 = struct.pack("<IIII", 0xA92B4EFC, 1, 0, 0) + bytes(128) + struct.pack("<Q", 8)
 BITLOCKER = b"\xebX\x90-FVE-FS-".ljust(176, b"\0") + struct.pack("<Q", 0x10000)
 GFS2 = struct.pack(">IIQII", 0x01161970, 1, 0, 100, 0) + struct.pack(">II", 1801, 1900)
 MBR = bytes(446) + struct.pack("<BBBBBBBBII", 0x80, 1, 1, 0, 0x83, 254, 255, 255, 2048, 100000) + bytes(48) + b"U\xaa"
 
 MADE = {
-    "zfs": made("zfs_member", {128 * 1024 + number * 1024: UBERBLOCK for number in range(16)}),
+    "zfs": made("zfs_member", {0: zfs_label()}),
     "ceph-bluestore": made("ceph_bluestore", {0: b"bluestore block device\n"}),
     "vmfs-volume": made("VMFS_volume_member", {MIB: bytes.fromhex("0dd001c0") + bytes(508)}),
     "vmfs": made("VMFS", {2 * MIB: bytes.fromhex("5ef1ab2f") + bytes(508)}),

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.support.stand_ins import StandIns
 
 WATTS_A_STEP = 4
+POLL_MS = 50
 CHASSIS_LOG = "chassis.log"
 """In the BMC's folder: what it was told to do with its chassis, a line each, "0x20 set identify 240 0"."""
 CONFIGURATION = """name "sim"
@@ -55,28 +56,30 @@ def _states(number: int, name: str, entity: tuple[int, int], event_type: int) ->
     return [2, len(body) + 1 + len(name), *body, 0xC0 | len(name), *name.encode()]
 
 
-def _emulation(supplies: Sequence[Supply], *, redundancy: bool) -> str:
+def _emulation(supplies: Sequence[Supply], folder: Path, *, redundancy: bool) -> str:
+    """Its readings stand in files: one that is told by a command is never ready in OpenIPMI 2.0.37 (Debian 13)."""
     records: list[list[int]] = []
     lines = ["mc_setbmc 0x20", "mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02", "sel_enable 0x20 1000 0x0a"]
 
-    def sensor(number: int, kind: int, event_type: int, states: int) -> None:
+    def sensor(number: int, kind: int, event_type: int, states: int, reading: int) -> None:
+        """`reading`: the figure, or the bits of the states that are on."""
         masks = " ".join([format(states, "015b")] * 4)
-        lines.append(f"sensor_add 0x20 0 {number} {kind} {event_type}")
+        (folder / f"sensor-{number}").write_text(f"{reading}\n")
+        lines.append(
+            f'sensor_add 0x20 0 {number} {kind} {event_type} poll {POLL_MS} file "{folder / f"sensor-{number}"}"'
+        )
         lines.append(f"sensor_set_event_support 0x20 0 {number} enable scanning per-state {masks}")
 
     for place, supply in enumerate(supplies, 1):
         if supply.tells_state:
             records.append(_states(0x10 + place, f"PSU{place} Status", (10, place), 0x6F))
-            sensor(0x10 + place, 8, 0x6F, 0x0F)
-            lines.append(f"sensor_set_bit 0x20 0 {0x10 + place} 0 1 0")
+            sensor(0x10 + place, 8, 0x6F, 0x0F, 1)
         if supply.watts is not None:
             records.append(_figure(0x20 + place, f"PSU{place} Power", place))
-            sensor(0x20 + place, 0x0B, 1, 0)
-            lines.append(f"sensor_set_value 0x20 0 {0x20 + place} {supply.watts // WATTS_A_STEP} 0")
+            sensor(0x20 + place, 0x0B, 1, 0, supply.watts // WATTS_A_STEP)
     if redundancy:
         records.append(_states(0x30, "PSU Redundancy", (19, 1), 0x0B))
-        sensor(0x30, 8, 0x0B, 0x0F)
-        lines.append("sensor_set_bit 0x20 0 48 0 1 0")
+        sensor(0x30, 8, 0x0B, 0x0F, 1)
     for index, (kind, length, *body) in enumerate(records):
         record = [index & 255, index >> 8, 0x51, kind, length, *body]
         lines.append("main_sdr_add 0x20 " + " ".join(f"0x{byte:02x}" for byte in record))
@@ -96,7 +99,7 @@ def simulated_bmc(
     chassis.write_text(f'#!/bin/sh\necho "$@" >>{folder / CHASSIS_LOG}\n')
     chassis.chmod(0o755)
     (folder / "lan.conf").write_text(CONFIGURATION.format(port=port, chassis=chassis))
-    (folder / "sim.emu").write_text(_emulation(supplies, redundancy=redundancy))
+    (folder / "sim.emu").write_text(_emulation(supplies, folder, redundancy=redundancy))
     tool = shutil.which("ipmitool")
     way = ["-I", "lan", "-H", "127.0.0.1", "-p", str(port), "-U", "admin", "-P", "admin"]
     stand_ins.python("ipmitool", f"os.execv({tool!r}, ['ipmitool', *{way!r}, *sys.argv[1:]])\n")
@@ -113,6 +116,8 @@ def simulated_bmc(
 
 def _wait(tool: str, way: Sequence[str], folder: Path) -> None:
     deadline = time.monotonic() + 30
-    while subprocess.run([tool, *way, "mc", "info"], capture_output=True, check=False).returncode != 0:
+    numbers = [path.name.removeprefix("sensor-") for path in folder.glob("sensor-*")]
+    questions = [["mc", "info"], *(["raw", "0x04", "0x2d", number] for number in numbers)]
+    while any(subprocess.run([tool, *way, *one], capture_output=True, check=False).returncode for one in questions):
         assert time.monotonic() < deadline, f"ipmi_sim does not answer: {(folder / 'sim.log').read_text()}"
         time.sleep(0.2)

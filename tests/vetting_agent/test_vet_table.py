@@ -155,8 +155,9 @@ def everything_at(terminal: int) -> str:
     return b"".join(pieces).decode(errors="replace")
 
 
-def test_the_live_table_cleans_up_after_itself() -> None:
+def test_the_live_table_cleans_up_after_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a real terminal: drawn, redrawn, and gone at the end, the cursor shown again."""
+    monkeypatch.setenv("TERM", "xterm")  # one that calls itself dumb is drawn nothing on
     reader, writer = pty.openpty()
     with os.fdopen(writer, "w", encoding=sys.getdefaultencoding()) as stream:
         with LiveTable(stream, Paper(80, colour=True)) as table:
