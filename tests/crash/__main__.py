@@ -3,8 +3,8 @@
     python -m tests.crash [--runs 300] [--seed N] [--jobs 1] [--minutes M] [--examples 1500] [--write FILE]
     python -m tests.crash --replay SEED:INDEX
 
-After the runs the model (machine.py) is put through `--examples` sequences of its own. A run that fails is named by its
-seed and index, and its folder stays; `--replay` plays it again and tells its diary.
+Before the runs the model (machine.py) is put through `--examples` sequences of its own. A run that fails is named by
+its seed and index, and its folder stays; `--replay` plays it again and tells its diary.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         plans = [plan_of(int(seed), int(index))]
     else:
         plans = [plan_of(arguments.seed, index) for index in range(arguments.runs)]
+    if not arguments.replay and arguments.examples:
+        deep(arguments.examples)
     began, verdicts = time.monotonic(), []
     for verdict in _played(plans, folder, arguments.jobs, began + 60 * arguments.minutes):
         verdicts.append(verdict)
@@ -40,8 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     failed = [one for one in verdicts if one.complaints]
     took = time.monotonic() - began
     print(f"{len(verdicts)} runs in {took:.0f} s, {len(failed)} failed")
-    if not arguments.replay and arguments.examples:
-        deep(arguments.examples)
     if arguments.write:
         page = page_of(verdicts, took, arguments.jobs, len(plans), 0 if arguments.replay else arguments.examples)
         Path(arguments.write).write_text(page)
