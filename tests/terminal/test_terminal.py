@@ -64,7 +64,7 @@ async def test_a_shell_answers_takes_sizes_and_ends_with_its_status(hold: Hold) 
 async def test_what_is_typed_without_echo_and_the_runs_token_are_not_recorded(hold: Hold) -> None:
     token = hold.agent.run["token"]
     async with open_terminal(hold.orchestrator, hold.run_id) as desk:
-        await desk.ask("read -s -p word: secret; echo len=${#secret}", "word:")
+        await desk.ask("stty -echo; echo rea''dy; read secret; stty echo; echo len=${#secret}", "ready")
         await desk.ask("hunter2-unseen", "len=14")
         await desk.ask(f"echo {token[:20]}''{token[20:]}", token)
         assert token.encode() in desk.shown
