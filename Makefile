@@ -66,7 +66,7 @@ chaos: setup-test ## Break network, orchestrator and host in each way, as root, 
 
 conformance: setup-test ## Test both ends against the wire protocol, then the kit that did it on broken ones.
 	@$(VENV_PYTHON) -m tests.conformance.ours
-	@VETTING_CONFORMANCE=all PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest -n 4 tests/conformance $(TEST_ARGS)
+	@VETTING_CONFORMANCE=all PYTHONUNBUFFERED=1 exec $(VENV_PYTHON) -m pytest tests/conformance $(TEST_ARGS)
 
 bench: setup-test ## Measure the agent's own cost and write docs/bench.md.
 	@exec $(VENV_PYTHON) tests/bench/bench.py --write docs/bench.md
