@@ -12,7 +12,10 @@ from vetting_agent.wire import ResultRequest
 OF_HOSTS = ("boot", "claim", "finding", "hold", "result", "stalled")
 """What a host brings about in its run's history by itself, and so as often as it likes."""
 MOST_OF_HOSTS = 5000
-FULL = f"the history has {MOST_OF_HOSTS} entries of the host's own doing: no more of them are kept, only what people do"
+FULL = (
+    f"the history has {MOST_OF_HOSTS} entries of the host's own doing: no more of them are kept,"
+    " only what people do and what state the run comes to"
+)
 
 
 def keep(transaction: Transaction, before: Run, step: Step, now: str) -> None:

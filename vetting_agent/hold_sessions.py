@@ -70,7 +70,7 @@ async def close_sessions(host: Host, fingerprint: str, since_s: float) -> int:
 
 
 def _sessions(servers: list[psutil.Process]) -> int:
-    """How many sessions they are: from OpenSSH 9.8 on, one may have a monitor and a process below it."""
+    """How many sessions they are: in OpenSSH 10 one may have a process below the other."""
     pids = {process.pid for process in servers}
     return sum(_parent_of(process) not in pids for process in servers)
 
