@@ -95,3 +95,18 @@ def test_the_unit_is_sound_and_its_options_are_those_of_serve(tmp_path: Path) ->
     options = re.search(r"^VETTING_SERVE=(.*)$", UNIT.with_suffix(".env").read_text(), re.MULTILINE)
     assert options is not None
     children(parser())["serve"].parse_args(options[1].split())
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_score_is_the_one_that_the_page_states() -> None:
+    argv = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    measured = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    stated = re.search(r"exposure of ([\d.]+) \(`systemd-analyze security --offline=true`, systemd (\d+)\)", PAGE)
+    assert measured is not None, done.stderr
+    assert stated is not None
+    argv = ["systemd-analyze", "--version"]
+    version = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout.split()[1]
+    if version != stated[2]:
+        pytest.skip(f"the figure is of systemd {stated[2]}; this is {version}")
+    assert measured[1] == stated[1]

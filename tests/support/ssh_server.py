@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 START_LIMIT_S = 60.0
 
 
 @contextlib.contextmanager
-def ssh_server(folder: Path, keys: Path, address: str, port: int) -> Iterator[None]:
-    """It answers while the block lasts. `keys`: the authorized_keys of every user."""
+def ssh_server(folder: Path, keys: Path, address: str, port: int, within: Sequence[str] = ()) -> Iterator[None]:
+    """It answers while the block lasts. `keys`: everybody's authorized_keys. `within`: what it is started behind."""
     program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
     assert program is not None, "make test installs sshd"
     Path("/run/sshd").mkdir(exist_ok=True)
@@ -26,13 +25,13 @@ def ssh_server(folder: Path, keys: Path, address: str, port: int) -> Iterator[No
         f"Port {port}\nListenAddress {address}\nHostKey {folder}/host\nAuthorizedKeysFile {keys}\nStrictModes no\n"
         f"PermitRootLogin yes\nPasswordAuthentication no\nUsePAM no\nPidFile none\nUseDNS no\n"
     )
-    server = subprocess.Popen([program, "-D", "-f", config, "-E", folder / "log"])
+    log = folder / "log"
+    server = subprocess.Popen([*within, program, "-D", "-f", config, "-E", log])
     try:
         deadline = time.monotonic() + START_LIMIT_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
-                break
-            assert time.monotonic() < deadline, (folder / "log").read_text()
+        while not (log.exists() and "Server listening on" in log.read_text()):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         yield
     finally:
