@@ -1,7 +1,7 @@
 """A real systemd as PID 1 of namespaces of its own, over a copy-on-write view of this machine's root.
 
 Nothing of this machine's own services is started, nothing of its files is changed: what is written goes to a tmpfs that
-ends with the namespaces. Needs root, overlayfs and the unified cgroup hierarchy.
+ends with the namespaces, and so does its control group. Needs root, overlayfs and the unified cgroup hierarchy.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +18,7 @@ from tests.walk.rig import wait_for
 SYSTEMD = Path("/lib/systemd/systemd")
 SOURCE = Path("/opt/vetting/source")
 """Where the project is seen inside: ProtectHome= hides a checkout in somebody's home."""
+ENTER = 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
 MACHINE = r"""
 folder=$1 source=$2 root=$1/root
 mount --make-rprivate /
@@ -53,12 +54,23 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/syste
 """Its own /etc/systemd is empty, so that of this machine's units only those run that systemd itself needs."""
 
 
+def own_group() -> Path:
+    """The control group of this process, in the unified hierarchy. Raises LookupError where that is not mounted."""
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    for _, place, kind, *_ in mounts:
+        if kind == "cgroup2":
+            path = Path("/proc/self/cgroup").read_text().partition("0::")[2].splitlines()[0]
+            return Path(place) / path.lstrip("/")
+    raise LookupError("no cgroup2 file system is mounted on this machine")
+
+
 @dataclass
 class LiveSystemd:
     """Use as a context manager. `folder`: an empty one."""
 
     folder: Path
     _outer: subprocess.Popen[bytes] | None = None
+    _group: Path = field(default_factory=lambda: own_group() / f"vetting-test-{os.getpid()}")
     pid: int = 0
     """Of the inner PID 1, as it is seen from outside."""
 
@@ -76,6 +88,8 @@ class LiveSystemd:
         spaces = ["--mount", "--pid", "--cgroup", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
         project = Path(__file__).parents[2]
         argv = ["unshare", *spaces, "--", "sh", "-euc", MACHINE, "machine", str(self.folder), str(project)]
+        self._group.mkdir()
+        argv = ["sh", "-euc", ENTER, "enter", str(self._group), *argv]
         with (self.folder.parent / "systemd.err").open("wb") as errors:
             self._outer = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
         self.pid = wait_for(self._first, "the first process of the namespaces")
@@ -87,6 +101,9 @@ class LiveSystemd:
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)  # the kernel ends what else is in its namespace
         self._outer.wait()
+        for group in sorted(self._group.rglob("*/"), reverse=True):  # the inner ones first
+            group.rmdir()
+        self._group.rmdir()
 
     def _first(self) -> int:
         assert self._outer is not None
