@@ -62,10 +62,11 @@ def wire(folder: Path) -> Iterator[Wire]:
     """A cable, sound at first, and the gateway at its end, while the block lasts. Raises NoService."""
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(_end()) for _ in range(2)]
-        guest_port, gateway_port = _free_port(), _free_port()
+        guest_port, gateway = _free_port(), stack.enter_context(_end())
+        gateway.connect(sides[1].getsockname())
+        stack.enter_context(_gateway(folder, gateway))
         cable = Wire(_netdev(guest_port, sides[0]))
-        stack.enter_context(_gateway(folder, _netdev(gateway_port, sides[1])))
-        routes = {sides[0]: (sides[1], gateway_port), sides[1]: (sides[0], guest_port)}
+        routes = {sides[0]: (sides[1], _port(gateway)), sides[1]: (sides[0], guest_port)}
         ended = threading.Event()
         carrier = threading.Thread(target=_carry, args=(cable, routes, ended), daemon=True)
         carrier.start()
@@ -87,24 +88,32 @@ def _end() -> socket.socket:
 def _free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.bind((HERE, 0))
-        return int(one.getsockname()[1])
+        return _port(one)
+
+
+def _port(one: socket.socket) -> int:
+    return int(one.getsockname()[1])
 
 
 def _netdev(port: int, side: socket.socket) -> dict[str, Any]:
     """A port of QEMU that sends its frames to `side` and hears on `port`."""
     local = {"type": "inet", "host": HERE, "port": str(port)}
-    return {"type": "dgram", "local": local, "remote": {**local, "port": str(side.getsockname()[1])}}
+    return {"type": "dgram", "local": local, "remote": {**local, "port": str(_port(side))}}
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path, dgram: Mapping[str, Any]) -> Iterator[None]:
+def _gateway(folder: Path, port: socket.socket) -> Iterator[None]:
+    """The other end. Its `port` is bound before it starts: what comes until QEMU reads waits there and is not lost."""
+    dgram = {"type": "dgram", "local": {"type": "fd", "str": str(port.fileno())}}
     argv = [QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-netdev", "user,id=net"]
     argv += ["-netdev", json.dumps({**dgram, "id": "cable"})]
     argv += ["-netdev", "hubport,id=inner,hubid=0,netdev=net", "-netdev", "hubport,id=outer,hubid=0,netdev=cable"]
     with (folder / "gateway.err").open("wb") as errors:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)  # noqa: S603
+        child = subprocess.Popen(  # noqa: S603
+            argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=[port.fileno()]
+        )
     try:
-        time.sleep(0.5)
+        time.sleep(0.5)  # a wrong option ends it at once
         if child.poll() is not None:
             raise NoService(f"the gateway: {(folder / 'gateway.err').read_text(errors='replace').strip()}")
         yield

@@ -47,6 +47,15 @@ def test_a_sound_cable_carries_a_frame_there_and_back(cable: Wire) -> None:
     assert (cable.passed, cable.lost, cable.damaged) == (2, 0, 0)
 
 
+def test_a_gateway_that_starts_late_has_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = tmp_path / QEMU
+    late.write_text(f'#!/bin/sh\nsleep 2\nexec {shutil.which(QEMU)} "$@"\n')
+    late.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with wire(tmp_path) as cable:
+        assert answer_within(cable, 20.0) is not None
+
+
 @pytest.mark.parametrize("faults", [Faults(dead=True), Faults(loss=1.0)])
 def test_a_dead_cable_carries_nothing(cable: Wire, faults: Faults) -> None:
     cable.faults = faults
