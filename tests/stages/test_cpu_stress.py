@@ -527,6 +527,49 @@ async def test_a_tool_that_only_says_it_was_successful(tmp_path: Path, only_stan
     assert (ReasonCode.OUTPUT_UNREADABLE, "memory") in codes(outcome.errors)
 
 
+# A worker's clock starts late where the machine stood still: what it counts is less than what it was asked for.
+STOOD_STILL = (
+    PARSE
+    + """
+stressor = next(word[2:] for word in sys.argv if word in {{"--cpu", "--hash", "--vecshuf", "--vecmath", "--vecfp",
+                "--zlib", "--cache"}})
+seconds = float(value("--timeout")[:-1])
+runs = open({runs!r}, "a+"); runs.write(stressor + "\\n"); runs.seek(0)
+stood_still = stressor == "zlib" and runs.read().split().count("zlib") <= {times}
+if stood_still and {wrong}: print("stress-ng: fail:  [7] zlib: differs")
+time.sleep(0.0 if stood_still else seconds)
+open(value("--yaml"), "w").write(
+    f"- stressor: {{stressor}}\\n  bogo-ops: 9\\n  wall-clock-time: {{0.5 if stood_still else seconds}}\\n")
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("times", "wrong", "asked_s", "found"),
+    [
+        (1, False, 5, []),
+        (2, False, 5, [ReasonCode.OUTPUT_UNREADABLE]),
+        (1, True, 1, [ReasonCode.CPU_MISCOMPUTE]),
+    ],
+)
+async def test_a_short_run_that_ended_early_is_given_one_longer_one(
+    times: int, wrong: bool, asked_s: float, found: list[ReasonCode], tmp_path: Path, only_stand_ins: StandIns
+) -> None:
+    runs = str(tmp_path / "runs")
+    only_stand_ins.python("stress-ng", STOOD_STILL.format(runs=runs, times=times, wrong=wrong))
+    only_stand_ins.python("stressapptest", SAT)
+    context, _ = stage_context(
+        tmp_path / "evidence", Host(tools=only_stand_ins.tools()), facts=RunFacts(memory_fraction=0.01)
+    )
+    readings = await cpu_stress.run(context, Options(duration_s=2.0))
+    reports = {one.report.stressor: one.report for one in readings.cpu if one.report}
+    assert reports["zlib"].asked_s == asked_s
+    assert all(one.asked_s == 1 for name, one in reports.items() if name != "zlib")
+    zlib = next(one for one in readings.cpu if one.report is reports["zlib"])
+    assert [one.reason_code for one in cpu_findings(reports["zlib"], zlib.pinned)] == found
+
+
 @detects(ReasonCode.CPU_MISCOMPUTE, "stand-in stress-ng that miscomputes on CPU 1")
 @pytest.mark.skipif(os.sched_getaffinity(0) < {0, 1}, reason="needs CPUs 0 and 1")
 async def test_the_cpu_that_miscomputes_is_named(tmp_path: Path, only_stand_ins: StandIns) -> None:
