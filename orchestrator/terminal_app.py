@@ -152,5 +152,7 @@ def agent_routes(service: AgentService, terminals: Terminals) -> list[BaseRoute]
 async def _deny(websocket: WebSocket, refusal: Refusal) -> None:
     error = ErrorBody(code=refusal.code, message=refusal.message, correlation_id=correlation_of(websocket))
     body = msgspec.json.encode(ErrorEnvelope(error=error))
+    # The server ends a connection on which it refused a stream: unless it says so, a client sends its next call there.
+    answer = Response(body, refusal.status, {"Connection": "close"}, media_type="application/json")
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        await websocket.send_denial_response(Response(body, refusal.status, media_type="application/json"))
+        await websocket.send_denial_response(answer)

@@ -205,6 +205,7 @@ def test_a_stream_without_the_right_token_is_refused(tmp_path: Path) -> None:
         }
         answer = agent.send("terminal/no-such-session", method="GET", headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "no_such_terminal")
+        assert answer.headers["Connection"] == "close"
         headers["Authorization"] = "Bearer wrong"
         answer = agent.send("terminal/no-such-session", method="GET", headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "wrong_token")
