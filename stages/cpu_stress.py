@@ -142,10 +142,11 @@ async def _cpu_phase(context: StageContext, machine: Machine, plan: Plan, phase:
     context.info(f"stress-ng {phase.stressor} on {len(machine.usable)} CPUs for {phase.seconds} s")
     try:
         report = await _stress_ng(context, phase.stressor, len(machine.usable), phase.seconds)
-        if phase.seconds < SHORT_S and (why := verdicts.cut_short(report)):
+        ended_well = report.exit_code == 0 and not report.miscomputed
+        if phase.seconds < SHORT_S and ended_well and (why := verdicts.untested(report)):
             context.warn(f"{why}; once more, for {SHORT_S} s")
             context.plan.set(context.plan.planned_s + SHORT_S + 0.5)
-            report = await _stress_ng(context, phase.stressor, len(machine.usable), SHORT_S)
+            report = await _stress_ng(context, phase.stressor, len(machine.usable), SHORT_S, again=True)
     except ToolError as problem:
         return CpuReading(None, tool_finding(problem, "cpu"))
     if not report.miscomputed:
@@ -176,11 +177,12 @@ async def _stress_ng(
     seconds: int,
     *extra: str,
     pinned: int | None = None,
+    again: bool = False,
     memory_bytes: int = 0,
 ) -> StressNgReport:
     """One verified run of one stressor. Raises a ToolError when it was missing, killed or did not end."""
     name = stressor if pinned is None else f"{stressor}-on-cpu{pinned}"
-    metrics = context.evidence / f"stress-ng-{name}.yaml"
+    metrics = context.evidence / f"stress-ng-{name}{'-again' if again else ''}.yaml"
     metrics.unlink(missing_ok=True)
     argv = ["stress-ng", f"--{stressor}", str(workers), *extra, "--verify", "--metrics-brief"]
     argv += ["--yaml", str(metrics), "--timeout", f"{seconds}s"]

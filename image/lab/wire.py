@@ -104,9 +104,9 @@ def _netdev(port: int, side: socket.socket) -> dict[str, Any]:
 @contextlib.contextmanager
 def _gateway(folder: Path, port: socket.socket) -> Iterator[None]:
     """The other end. Its `port` is bound before it starts: what comes until QEMU reads waits there and is not lost."""
-    dgram = {"type": "dgram", "local": {"type": "fd", "str": str(port.fileno())}}
+    cable = {"type": "dgram", "id": "cable", "local": {"type": "fd", "str": str(port.fileno())}}
     argv = [QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-netdev", "user,id=net"]
-    argv += ["-netdev", json.dumps({**dgram, "id": "cable"})]
+    argv += ["-netdev", json.dumps(cable)]
     argv += ["-netdev", "hubport,id=inner,hubid=0,netdev=net", "-netdev", "hubport,id=outer,hubid=0,netdev=cable"]
     with (folder / "gateway.err").open("wb") as errors:
         child = subprocess.Popen(  # noqa: S603

@@ -566,6 +566,9 @@ async def test_a_short_run_that_ended_early_is_given_one_longer_one(
     reports = {one.report.stressor: one.report for one in readings.cpu if one.report}
     assert reports["zlib"].asked_s == asked_s
     assert all(one.asked_s == 1 for name, one in reports.items() if name != "zlib")
+    kept = {path.name: "wall-clock-time: 0.5" in path.read_text() for path in context.evidence.glob("*zlib*.yaml")}
+    assert kept["stress-ng-zlib.yaml"], "what the first run counted is evidence"
+    assert ("stress-ng-zlib-again.yaml" in kept) is (asked_s == 5)
     zlib = next(one for one in readings.cpu if one.report is reports["zlib"])
     assert [one.reason_code for one in cpu_findings(reports["zlib"], zlib.pinned)] == found
 

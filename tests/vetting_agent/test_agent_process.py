@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import signal
 import tarfile
@@ -161,12 +162,13 @@ async def test_the_heartbeat_keeps_its_rhythm_while_every_core_is_busy(tmp_path:
     server = orchestrator(parameters={"SMART": {"seconds": 600, "spin": True}}, heartbeat_interval_s=0.5)
     async with server.serve(), agent_process(tmp_path, server) as agent:
         await reach("running", server)
-        await server.until(lambda: len(server.of("heartbeat")) >= 12, "twelve heartbeats")
+        await asyncio.sleep(6.0)
         beats = [call.at for call in server.of("heartbeat")]
         agent.signal(signal.SIGTERM)
         assert await agent.ended() == 0
     gaps = [later - earlier for earlier, later in pairwise(beats)]
-    assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.5, abs=0.25)
+    assert len(beats) >= 11
+    assert sorted(gaps)[len(gaps) // 2] == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(401, 3), (409, 3), (410, 0)])
